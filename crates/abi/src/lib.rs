@@ -1,0 +1,4 @@
+//! What the BPF programs and the collector agree on: plain C-layout records, shared by both sides.
+#![no_std]
+
+pub mod layout;

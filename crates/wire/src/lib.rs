@@ -1,0 +1,1 @@
+//! Batches as they travel from a collector to ingest: protobuf messages, compressed with zstd.
