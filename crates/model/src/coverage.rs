@@ -65,4 +65,3 @@ text_enum! {
         Undecodable = "undecodable",
     }
 }
-
