@@ -1,6 +1,6 @@
 -- The audit: events, the batches that brought them, coverage, and the collectors that are trusted.
 
-CREATE TABLE events
+CREATE TABLE IF NOT EXISTS events
 (
     -- identity
     collector_id        UUID,
@@ -68,8 +68,9 @@ PARTITION BY toYYYYMM(started_at)
 ORDER BY (started_at, collector_id, sequence)
 SETTINGS non_replicated_deduplication_window = 10000;
 
--- One row per accepted batch: the manifest that the collector signed.
-CREATE TABLE batches
+-- One row per accepted batch: the manifest that the collector signed. Its hash is in the order, so that another batch
+-- of the same number would show and replace nothing.
+CREATE TABLE IF NOT EXISTS batches
 (
     batch_id            UUID,
     collector_id        UUID,
@@ -87,11 +88,11 @@ CREATE TABLE batches
     signature           FixedString(64)         COMMENT 'Ed25519 by the collector over batch_hash'
 )
 ENGINE = ReplacingMergeTree(received_at)
-ORDER BY (collector_id, number)
+ORDER BY (collector_id, number, batch_hash)
 SETTINGS non_replicated_deduplication_window = 10000;
 
 -- What each server was watched by, span by span. A time without a span was not watched.
-CREATE TABLE coverage
+CREATE TABLE IF NOT EXISTS coverage
 (
     collector_id        UUID,
     batch_id            UUID,
@@ -119,8 +120,8 @@ ENGINE = ReplacingMergeTree(received_at)
 ORDER BY (instance_id, span_from, collector_id, batch_id, position)
 SETTINGS non_replicated_deduplication_window = 10000;
 
--- The collectors that enrolled; the newest row of one counts.
-CREATE TABLE collectors
+-- The collectors that enrolled. The first key of one counts: the key is in the order, so that no later key replaces it.
+CREATE TABLE IF NOT EXISTS collectors
 (
     collector_id        UUID,
     host                String,
@@ -130,4 +131,4 @@ CREATE TABLE collectors
     changed_at          DateTime64(9, 'UTC')
 )
 ENGINE = ReplacingMergeTree(changed_at)
-ORDER BY collector_id;
+ORDER BY (collector_id, public_key);

@@ -1,6 +1,6 @@
 -- People and their use of the audit. `web` keeps no state of its own.
 
-CREATE TABLE people
+CREATE TABLE IF NOT EXISTS people
 (
     name                String,
     password_hash       String                  COMMENT 'Argon2id, PHC string',
@@ -12,7 +12,7 @@ ENGINE = ReplacingMergeTree(changed_at)
 ORDER BY name;
 
 -- Browser sessions and API tokens: only the SHA-256 of the secret is kept.
-CREATE TABLE credentials
+CREATE TABLE IF NOT EXISTS credentials
 (
     secret_hash         FixedString(32),
     kind                LowCardinality(String)  COMMENT 'session, api_token',
@@ -27,7 +27,7 @@ ENGINE = ReplacingMergeTree(changed_at)
 ORDER BY secret_hash;
 
 -- The audit of the audit: every sign-in, read, report and export.
-CREATE TABLE audit_reads
+CREATE TABLE IF NOT EXISTS audit_reads
 (
     at                  DateTime64(9, 'UTC'),
     request_id          UUID,

@@ -27,7 +27,7 @@ const POLL: Duration = Duration::from_millis(50);
 const FIRST_BACKOFF: Duration = Duration::from_millis(300);
 const LAST_BACKOFF: Duration = Duration::from_secs(10);
 /// An engine that ran this long had started well.
-const STEADY: Duration = Duration::from_secs(60);
+const STEADY: Duration = Duration::from_mins(1);
 /// How long an engine whose supervisor was killed may take to end by itself.
 const ORPHAN_DEADLINE: Duration = Duration::from_secs(12);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);

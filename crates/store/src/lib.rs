@@ -1,1 +1,67 @@
-//! (skeleton)
+//! The one place that speaks SQL to ClickHouse: migrations, the writing of batches, and typed reading.
+//!
+//! Audit events go in as rows made from `whence_model` types, and come out as the same types, so that their
+//! hashes can be computed again from what is stored.
+
+mod codec;
+mod collectors;
+mod error;
+mod migrate;
+pub mod row;
+mod write;
+
+pub use collectors::Enrolment;
+pub use error::StoreError;
+pub use migrate::{MIGRATIONS, MigrateError, Migration};
+pub use write::Written;
+
+use secrecy::{ExposeSecret, SecretString};
+
+/// How ClickHouse is reached.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// HTTP address, e.g. `http://127.0.0.1:8123`.
+    pub url: String,
+    pub user: String,
+    pub password: SecretString,
+    /// Database that holds the tables of Whence.
+    pub database: String,
+}
+
+/// A handle on the audit in ClickHouse. Cheap to clone; all clones share their connections.
+#[derive(Clone)]
+pub struct Store {
+    client: clickhouse::Client,
+    database: String,
+}
+
+impl Store {
+    /// A handle for these options. Nothing is sent yet.
+    pub fn connect(options: ConnectOptions) -> Self {
+        let client = clickhouse::Client::default()
+            .with_url(options.url)
+            .with_user(options.user)
+            .with_password(options.password.expose_secret())
+            .with_database(&options.database);
+        Self {
+            client,
+            database: options.database,
+        }
+    }
+
+    /// Whether ClickHouse answers and knows this user.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        // A database that does not exist yet is no reason to fail.
+        let one = self
+            .client
+            .clone()
+            .with_database("system")
+            .query("SELECT 1")
+            .fetch_one::<u8>();
+        one.await.map(drop).map_err(StoreError::from_clickhouse)
+    }
+
+    pub(crate) fn client(&self) -> &clickhouse::Client {
+        &self.client
+    }
+}

@@ -1,0 +1,281 @@
+//! A row of `events` from and to the audit event.
+
+use std::net::Ipv6Addr;
+
+use clickhouse::Row;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use whence_model::{
+    BatchId, CollectorId, Command, Event, EventKind, Gap, InstanceId, LossReason, Outcome, Principal,
+    Provider, Server, Session, Statement, StatementClass, Text, Timestamp, Transport,
+};
+
+use super::{from_ipv6, parse, to_ipv6};
+use crate::{StoreError, codec};
+
+/// One stored audit event. Fields are the columns of the table, in their order.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct EventRow {
+    #[serde(with = "clickhouse::serde::uuid")]
+    pub collector_id: Uuid,
+    pub sequence: u64,
+    #[serde(with = "clickhouse::serde::uuid")]
+    pub event_id: Uuid,
+    #[serde(with = "clickhouse::serde::uuid")]
+    pub batch_id: Uuid,
+    pub kind: String,
+    pub provider: String,
+    #[serde(with = "codec::timestamp")]
+    pub started_at: Timestamp,
+    pub duration_ns: Option<u64>,
+    #[serde(with = "codec::timestamp")]
+    pub received_at: Timestamp,
+    pub host: String,
+    #[serde(with = "clickhouse::serde::uuid")]
+    pub instance_id: Uuid,
+    pub product: String,
+    pub version: Option<String>,
+    pub server_ip: Option<Ipv6Addr>,
+    pub server_port: Option<u16>,
+    pub server_process_id: u32,
+    #[serde(with = "codec::timestamp")]
+    pub server_started_at: Timestamp,
+    pub user: Option<String>,
+    pub login_user: Option<String>,
+    pub client_host: Option<String>,
+    pub client_ip: Option<Ipv6Addr>,
+    pub client_port: Option<u16>,
+    pub transport: Option<String>,
+    pub tls: Option<bool>,
+    pub connection_id: Option<u64>,
+    pub database: Option<String>,
+    pub command: Option<String>,
+    pub command_code: Option<u32>,
+    pub statement_class: Option<String>,
+    pub sql_text: Option<String>,
+    pub sql_original_bytes: Option<u64>,
+    pub sql_truncated: Option<bool>,
+    pub fingerprint: Option<u64>,
+    pub tables: Vec<String>,
+    pub result: Option<String>,
+    pub error_code: Option<u32>,
+    pub sqlstate: Option<String>,
+    pub error_message: Option<String>,
+    pub error_message_original_bytes: Option<u64>,
+    pub error_message_truncated: Option<bool>,
+    pub rows_sent: Option<u64>,
+    pub rows_affected: Option<u64>,
+    pub gap_reason: Option<String>,
+    pub gap_events: Option<u64>,
+    #[serde(with = "codec::fixed")]
+    pub event_hash: [u8; 32],
+}
+
+impl EventRow {
+    /// The row of `event`, which came in `batch` and has the hash `event_hash`.
+    pub fn new(event: &Event, batch: BatchId, received_at: Timestamp, event_hash: [u8; 32]) -> Self {
+        let server = &event.server;
+        let principal = &event.principal;
+        let statement = event.statement.as_ref();
+        let sql = statement.and_then(|statement| statement.sql.as_ref());
+        let outcome = OutcomeColumns::new(event.outcome.as_ref());
+        Self {
+            collector_id: event.collector.0,
+            sequence: event.sequence,
+            event_id: event.id().0,
+            batch_id: batch.0,
+            kind: event.kind.as_str().into(),
+            provider: event.provider.as_str().into(),
+            started_at: event.started_at,
+            duration_ns: event.duration_ns,
+            received_at,
+            host: server.host.clone(),
+            instance_id: server.instance.0,
+            product: server.product.clone(),
+            version: server.version.clone(),
+            server_ip: server.address.map(to_ipv6),
+            server_port: server.port,
+            server_process_id: server.process_id,
+            server_started_at: server.process_started_at,
+            user: principal.user.clone(),
+            login_user: principal.login_user.clone(),
+            client_host: principal.client_host.clone(),
+            client_ip: principal.client_ip.map(to_ipv6),
+            client_port: principal.client_port,
+            transport: principal.transport.map(|transport| transport.as_str().into()),
+            tls: principal.tls,
+            connection_id: event.session.connection_id,
+            database: event.session.database.clone(),
+            command: event.command.map(Command::name),
+            command_code: event.command.map(|command| command.0),
+            statement_class: statement.map(|statement| statement.class.as_str().into()),
+            sql_text: sql.map(|sql| sql.text.clone()),
+            sql_original_bytes: sql.map(|sql| sql.original_bytes),
+            sql_truncated: sql.map(|sql| sql.truncated),
+            fingerprint: statement.and_then(|statement| statement.fingerprint),
+            tables: statement
+                .map(|statement| statement.tables.clone())
+                .unwrap_or_default(),
+            result: outcome.result,
+            error_code: outcome.error_code,
+            sqlstate: outcome.sqlstate,
+            error_message: outcome.message.as_ref().map(|message| message.text.clone()),
+            error_message_original_bytes: outcome.message.as_ref().map(|message| message.original_bytes),
+            error_message_truncated: outcome.message.as_ref().map(|message| message.truncated),
+            rows_sent: outcome.rows_sent,
+            rows_affected: outcome.rows_affected,
+            gap_reason: event.gap.map(|gap| gap.reason.as_str().into()),
+            gap_events: event.gap.map(|gap| gap.events),
+            event_hash,
+        }
+    }
+
+    /// The audit event as it was received; what its hash is computed from.
+    pub fn to_event(&self) -> Result<Event, StoreError> {
+        Ok(Event {
+            collector: CollectorId(self.collector_id),
+            sequence: self.sequence,
+            kind: parse("kind", &self.kind, EventKind::parse)?,
+            provider: parse("provider", &self.provider, Provider::parse)?,
+            started_at: self.started_at,
+            duration_ns: self.duration_ns,
+            server: Server {
+                host: self.host.clone(),
+                instance: InstanceId(self.instance_id),
+                product: self.product.clone(),
+                version: self.version.clone(),
+                address: self.server_ip.map(from_ipv6),
+                port: self.server_port,
+                process_id: self.server_process_id,
+                process_started_at: self.server_started_at,
+            },
+            principal: self.principal()?,
+            session: Session {
+                connection_id: self.connection_id,
+                database: self.database.clone(),
+            },
+            command: self.command_code.map(Command),
+            statement: self.statement()?,
+            outcome: self.outcome()?,
+            gap: self.gap()?,
+        })
+    }
+
+    fn principal(&self) -> Result<Principal, StoreError> {
+        let transport = self.transport.as_deref();
+        Ok(Principal {
+            user: self.user.clone(),
+            login_user: self.login_user.clone(),
+            client_host: self.client_host.clone(),
+            client_ip: self.client_ip.map(from_ipv6),
+            client_port: self.client_port,
+            transport: transport
+                .map(|text| parse("transport", text, Transport::parse))
+                .transpose()?,
+            tls: self.tls,
+        })
+    }
+
+    fn statement(&self) -> Result<Option<Statement>, StoreError> {
+        let Some(class) = &self.statement_class else {
+            return Ok(None);
+        };
+        Ok(Some(Statement {
+            class: parse("statement_class", class, StatementClass::parse)?,
+            sql: text(
+                self.sql_text.as_ref(),
+                self.sql_original_bytes,
+                self.sql_truncated,
+            ),
+            fingerprint: self.fingerprint,
+            tables: self.tables.clone(),
+        }))
+    }
+
+    fn outcome(&self) -> Result<Option<Outcome>, StoreError> {
+        let Some(result) = &self.result else {
+            return Ok(None);
+        };
+        let outcome = match result.as_str() {
+            "ok" => Outcome::Ok {
+                rows_sent: self.rows_sent,
+                rows_affected: self.rows_affected,
+            },
+            "error" => Outcome::Error {
+                code: self.error_code,
+                sqlstate: self.sqlstate.clone(),
+                message: text(
+                    self.error_message.as_ref(),
+                    self.error_message_original_bytes,
+                    self.error_message_truncated,
+                ),
+            },
+            "unfinished" => Outcome::Unfinished,
+            other => return parse("result", other, |_| None),
+        };
+        Ok(Some(outcome))
+    }
+
+    fn gap(&self) -> Result<Option<Gap>, StoreError> {
+        let Some(reason) = &self.gap_reason else {
+            return Ok(None);
+        };
+        Ok(Some(Gap {
+            reason: parse("gap_reason", reason, LossReason::parse)?,
+            events: self.gap_events.unwrap_or_default(),
+        }))
+    }
+}
+
+fn text(text: Option<&String>, original_bytes: Option<u64>, truncated: Option<bool>) -> Option<Text> {
+    text.map(|text| Text {
+        text: text.clone(),
+        original_bytes: original_bytes.unwrap_or_default(),
+        truncated: truncated.unwrap_or_default(),
+    })
+}
+
+#[derive(Default)]
+struct OutcomeColumns {
+    result: Option<String>,
+    error_code: Option<u32>,
+    sqlstate: Option<String>,
+    message: Option<Text>,
+    rows_sent: Option<u64>,
+    rows_affected: Option<u64>,
+}
+
+impl OutcomeColumns {
+    fn new(outcome: Option<&Outcome>) -> Self {
+        let Some(outcome) = outcome else {
+            return Self::default();
+        };
+        let result = Some(outcome.as_str().to_owned());
+        match outcome.clone() {
+            Outcome::Ok {
+                rows_sent,
+                rows_affected,
+            } => Self {
+                result,
+                rows_sent,
+                rows_affected,
+                ..Self::default()
+            },
+            Outcome::Error {
+                code,
+                sqlstate,
+                message,
+            } => Self {
+                result,
+                error_code: code,
+                sqlstate,
+                message,
+                ..Self::default()
+            },
+            Outcome::Unfinished => Self {
+                result,
+                ..Self::default()
+            },
+        }
+    }
+}
