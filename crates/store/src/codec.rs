@@ -5,6 +5,7 @@ pub mod timestamp {
     use serde::{Deserialize, Deserializer, Serializer};
     use whence_model::Timestamp;
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives the field as it is")]
     pub fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_i64(at.0)
     }

@@ -7,6 +7,7 @@ mod codec;
 mod collectors;
 mod error;
 mod migrate;
+pub mod read;
 pub mod row;
 mod write;
 

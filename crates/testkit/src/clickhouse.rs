@@ -1,6 +1,6 @@
 //! The real embedded ClickHouse for tests: one engine per test process, a database per test.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -67,23 +67,21 @@ fn remove_at_exit(directory: tempfile::TempDir) -> PathBuf {
     path
 }
 
-/// The engine's own small program, beside the test executable in `target/`; built when it is not there.
+/// The engine's own small program, beside the test executable in `target/`. `cargo test --workspace` has built it;
+/// a test of one package builds it here when it is not there or older than its source.
 pub fn engine_program() -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe()?;
-    let profile = test
-        .ancestors()
-        .nth(2)
-        .context("the test executable lies in no target directory")?;
+    let profile = test.ancestors().nth(2).context("the test executable lies in no target directory")?;
     let program = profile.join("whence-engine");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/src/child.rs");
+    let changed = |path: &Path| path.metadata().and_then(|metadata| metadata.modified());
+    if let (Ok(built), Ok(written)) = (changed(&program), changed(&source))
+        && built > written
+    {
+        return Ok(program);
+    }
     let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args([
-            "build",
-            "--quiet",
-            "--package",
-            "whence-engine",
-            "--bin",
-            "whence-engine",
-        ])
+        .args(["build", "--quiet", "--package", "whence-engine", "--bin", "whence-engine"])
         .args((profile.file_name() == Some("release".as_ref())).then_some("--release"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()?;
