@@ -3,4 +3,5 @@
 mod crash;
 mod events;
 mod migrate;
+mod read;
 mod write;
