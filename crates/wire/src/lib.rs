@@ -1,1 +1,32 @@
-//! Batches as they travel from a collector to ingest: protobuf messages, compressed with zstd.
+//! Batches as they travel from a collector to ingest, and as they lie in the spool: protobuf, compressed with zstd.
+//!
+//! Fields are only ever added, with new numbers: a reader ignores those it does not know, so that a newer collector
+//! works with an older ingest. Values that a reader must understand (the kind of an event, say) are refused when it
+//! does not.
+
+mod decode;
+mod encode;
+pub mod message;
+
+pub use decode::{Limits, WireError, decode};
+pub use encode::encode;
+
+use whence_chain::{Hash, Manifest, Signature};
+use whence_model::{Coverage, Event};
+
+/// `Content-Type` of a batch.
+pub const CONTENT_TYPE: &str = "application/x-protobuf";
+/// `Content-Encoding` of a batch.
+pub const CONTENT_ENCODING: &str = "zstd";
+
+/// A batch with its proof.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    pub manifest: Manifest,
+    /// What the collector says [`Manifest::hash`] is.
+    pub batch_hash: Hash,
+    /// Over `batch_hash`.
+    pub signature: Signature,
+    pub events: Vec<Event>,
+    pub coverage: Vec<Coverage>,
+}
