@@ -2,3 +2,5 @@
 #![no_std]
 
 pub mod layout;
+pub mod record;
+pub mod usdt;

@@ -1,0 +1,264 @@
+//! The life of a record: begun when a thread takes up a command, kept in the thread's entry, submitted at the end.
+
+use aya_ebpf::{
+    bindings::{BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::{
+        bpf_get_current_pid_tgid,
+        generated::{
+            bpf_ktime_get_boot_ns, bpf_probe_read_user as read_raw, bpf_probe_read_user_str as read_string_raw,
+        },
+    },
+};
+use whence_abi::record::{INLINE_SQL_BYTES, Overflow, Record, TAIL_BYTES, Thread, bit, kind, outcome, phase, string};
+
+use crate::{
+    maps::{EMPTY_THREAD, RING, THREADS, count, sql_bytes, wake_bytes},
+    read,
+};
+
+/// Bits and strings of the principal: what is the same for all commands of a connection.
+const PRINCIPAL: u32 = bit::of(string::PRIV_USER)
+    | bit::of(string::LOGIN_USER)
+    | bit::of(string::HOST)
+    | bit::of(string::IP)
+    | bit::of(string::HOST_OR_IP)
+    | bit::PEER_PORT;
+
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: takes nothing, and always works.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// The entry of the current thread, where it has one.
+#[inline(always)]
+pub fn current() -> Option<&'static mut Thread> {
+    // SAFETY: only this thread touches its entry, and it is in one probe at a time.
+    THREADS.get_ptr_mut(bpf_get_current_pid_tgid()).map(|thread| unsafe { &mut *thread })
+}
+
+/// The entry of the current thread, made when it is the first time.
+#[inline(always)]
+pub fn current_or_new() -> Option<&'static mut Thread> {
+    if let Some(thread) = current() {
+        return Some(thread);
+    }
+    if let Some(empty) = EMPTY_THREAD.get(0) {
+        let _ = THREADS.insert(bpf_get_current_pid_tgid(), empty, u64::from(BPF_NOEXIST));
+    }
+    current()
+}
+
+/// Forgets the current thread: its connection has ended.
+#[inline(always)]
+pub fn forget() {
+    let _ = THREADS.remove(bpf_get_current_pid_tgid());
+}
+
+/// Begins a record, keeping the principal that is in the entry.
+#[inline(always)]
+pub fn begin(thread: &mut Thread, of_kind: u32, provider: u32, target: u32) {
+    let id = bpf_get_current_pid_tgid();
+    let record = &mut thread.record;
+    record.kind = of_kind;
+    record.provider = provider;
+    record.target = target;
+    record.tgid = (id >> 32) as u32;
+    record.tid = id as u32;
+    record.present &= PRINCIPAL;
+    record.cut &= PRINCIPAL;
+    record.outcome = outcome::UNKNOWN;
+    record.start_ns = now_ns();
+    record.sql_bytes = 0;
+    record.tail_bytes = thread.principal_bytes;
+}
+
+/// Drops the principal, to read another.
+#[inline(always)]
+pub fn clear_principal(thread: &mut Thread) {
+    thread.thd = 0;
+    thread.principal_connection = 0;
+    thread.principal_bytes = 0;
+    thread.record.present &= !PRINCIPAL;
+    thread.record.cut &= !PRINCIPAL;
+    thread.record.tail_bytes = 0;
+}
+
+/// Sets how long it took, until now.
+#[inline(always)]
+pub fn set_duration(thread: &mut Thread) {
+    thread.record.duration_ns = now_ns().saturating_sub(thread.record.start_ns);
+    thread.record.present |= bit::DURATION;
+}
+
+/// A command that this thread began and did not end goes out as it is.
+#[inline(always)]
+pub fn submit_unfinished(thread: &mut Thread) {
+    if thread.phase == phase::COMMAND {
+        thread.record.outcome = outcome::UNFINISHED;
+        submit(thread);
+    }
+}
+
+/// Sends the record.
+#[inline(always)]
+pub fn submit(thread: &mut Thread) {
+    thread.phase = phase::IDLE;
+    let mut bytes = u64::from(thread.record.tail_bytes);
+    if bytes > TAIL_BYTES as u64 {
+        bytes = TAIL_BYTES as u64;
+    }
+    bytes += size_of::<Record>() as u64;
+    let flags = wake_flags();
+    // SAFETY: the tail follows the record in the entry, and `bytes` ends within it.
+    let failed = unsafe {
+        aya_ebpf::helpers::generated::bpf_ringbuf_output(
+            (&raw const RING).cast_mut().cast(),
+            (&raw mut thread.record).cast(),
+            bytes,
+            flags,
+        )
+    };
+    count(|counters| {
+        counters.seen += 1;
+        if failed == 0 {
+            counters.submitted += 1;
+        } else {
+            counters.ring_full += 1;
+        }
+    });
+}
+
+/// An idle reader is woken by the first record, a busy one comes by itself: a wake-up costs more than a record.
+#[inline(always)]
+fn wake_flags() -> u64 {
+    let waiting = RING.query(u64::from(BPF_RB_AVAIL_DATA));
+    if waiting == 0 || waiting >= wake_bytes() {
+        u64::from(BPF_RB_FORCE_WAKEUP)
+    } else {
+        u64::from(BPF_RB_NO_WAKEUP)
+    }
+}
+
+/// Keeps SQL of known length. What is too long for the record goes out at once, before the server reuses the memory.
+#[inline(always)]
+pub fn sql_counted(thread: &mut Thread, address: u64, length: u64) {
+    thread.record.sql_bytes = length;
+    let most = sql_bytes();
+    if length <= most || most > INLINE_SQL_BYTES {
+        read::counted::<{ string::SQL }>(thread, address, length);
+    } else {
+        read::counted::<{ string::SQL }>(thread, address, most);
+        thread.record.cut |= bit::of(string::SQL);
+    }
+    let wanted = if length > most { most } else { length };
+    if wanted <= INLINE_SQL_BYTES || address == 0 {
+        return;
+    }
+    let sent = if wanted <= 4096 {
+        overflow::<4096>(thread, address, wanted)
+    } else if wanted <= 16384 {
+        overflow::<16384>(thread, address, wanted)
+    } else {
+        overflow::<65536>(thread, address, wanted)
+    };
+    if sent {
+        thread.record.present |= bit::OVERFLOW;
+    } else {
+        count(|counters| counters.sql_cut += 1);
+    }
+}
+
+/// Keeps SQL that ends with a NUL.
+#[inline(always)]
+pub fn sql_terminated(thread: &mut Thread, address: u64) {
+    let Some(length) = read::terminated::<{ string::SQL }>(thread, address) else {
+        return;
+    };
+    if thread.record.cut & bit::of(string::SQL) == 0 {
+        thread.record.sql_bytes = length;
+        return;
+    }
+    if sql_bytes() <= INLINE_SQL_BYTES {
+        return;
+    }
+    if overflow_terminated::<8192>(thread, address, false) || overflow_terminated::<65536>(thread, address, true) {
+        thread.record.present |= bit::OVERFLOW;
+    } else {
+        count(|counters| counters.sql_cut += 1);
+    }
+}
+
+const OVERFLOW_BYTES: usize = size_of::<Overflow>();
+
+/// One overflow in the ring, with room for `N` bytes of text.
+#[repr(C)]
+struct Room<const N: usize> {
+    head: Overflow,
+    text: [u8; N],
+}
+
+#[inline(always)]
+fn reserve<const N: usize>(thread: &Thread) -> Option<*mut Room<N>> {
+    // SAFETY: a map and a constant size; the kernel answers null when there is no room.
+    let room = unsafe {
+        aya_ebpf::helpers::generated::bpf_ringbuf_reserve(
+            (&raw const RING).cast_mut().cast(),
+            (OVERFLOW_BYTES + N) as u64,
+            0,
+        )
+    }
+    .cast::<Room<N>>();
+    if room.is_null() {
+        return None;
+    }
+    // SAFETY: the room is this large, aligned to 8, and ours until it is submitted.
+    unsafe {
+        (*room).head.kind = kind::OVERFLOW;
+        (*room).head.tgid = thread.record.tgid;
+        (*room).head.tid = thread.record.tid;
+        (*room).head.start_ns = thread.record.start_ns;
+    }
+    Some(room)
+}
+
+#[inline(always)]
+fn finish<const N: usize>(room: *mut Room<N>, length: Option<u64>) -> bool {
+    // SAFETY: `room` was reserved and is given back here, once.
+    unsafe {
+        match length {
+            Some(length) => {
+                (*room).head.length = length as u32;
+                aya_ebpf::helpers::generated::bpf_ringbuf_submit(room.cast(), wake_flags());
+                true
+            }
+            None => {
+                aya_ebpf::helpers::generated::bpf_ringbuf_discard(room.cast(), u64::from(BPF_RB_NO_WAKEUP));
+                false
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn overflow<const N: usize>(thread: &Thread, address: u64, wanted: u64) -> bool {
+    let Some(room) = reserve::<N>(thread) else {
+        return false;
+    };
+    let length = if wanted > N as u64 { N as u64 } else { wanted };
+    // SAFETY: `length` is at most the room's, and the helper checks the address.
+    let failed = unsafe { read_raw((&raw mut (*room).text).cast(), length as u32, address as *const _) };
+    finish(room, (failed == 0).then_some(length))
+}
+
+/// The same for text that ends with a NUL; text that does not fit is sent only when this is the `last` size.
+#[inline(always)]
+fn overflow_terminated<const N: usize>(thread: &Thread, address: u64, last: bool) -> bool {
+    let Some(room) = reserve::<N>(thread) else {
+        return false;
+    };
+    // SAFETY: the size is the room's, and the helper checks the address.
+    let got = unsafe { read_string_raw((&raw mut (*room).text).cast(), N as u32, address as *const _) };
+    let fits = got >= 1 && (got < N as i64 || last);
+    finish(room, fits.then_some(got as u64 - 1))
+}

@@ -1,0 +1,249 @@
+//! All probes on one binary: attached together, taken up again together, detached together.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use aya::programs::Program;
+use whence_abi::layout::Layout;
+use whence_abi::usdt::{ARGUMENTS, Argument, Spec};
+
+use super::attach::{self, Place};
+use super::maps::{self, Tables};
+use super::pins::LinkName;
+use super::{FunctionTargets, ProbeError, Probes, notes};
+
+/// The static probes that are used: probe, program, whether the binary must have it, arguments that it must have.
+const STATIC_PROBES: [(&str, &str, bool, usize); 6] = [
+    // Ends before beginnings, so that nothing is begun whose end is not seen.
+    ("command__done", "command_done", true, 1),
+    ("connection__done", "connection_done", false, 2),
+    ("query__exec__start", "query_start", false, 3),
+    ("query__start", "query_start", true, 3),
+    ("connection__start", "connection_start", false, 3),
+    ("command__start", "command_start", true, 4),
+];
+
+/// Probes on one binary. Dropping it detaches them; [`Attachment::leave`] lets pinned ones go on.
+pub struct Attachment {
+    tables: Arc<Mutex<Tables>>,
+    slot: u32,
+    specs: Vec<u32>,
+    links: Vec<OwnedFd>,
+    pins: Vec<PathBuf>,
+    places: Vec<String>,
+    taken_up: bool,
+}
+
+impl Attachment {
+    /// What records of these probes have as their `target`.
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// What was attached to, for people: names of functions or static probes.
+    pub fn places(&self) -> &[String] {
+        &self.places
+    }
+
+    /// Whether the probes were pinned by a collector before this one: there was no gap.
+    pub fn taken_up(&self) -> bool {
+        self.taken_up
+    }
+
+    /// Ends the watch of this process only: probes that are pinned go on, to be taken up by the next collector.
+    pub fn leave(mut self) {
+        if !self.pins.is_empty() {
+            self.pins.clear();
+            self.links.clear();
+            self.slot = u32::MAX;
+        }
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        if self.slot == u32::MAX {
+            return;
+        }
+        for pin in &self.pins {
+            if let Err(error) = fs::remove_file(pin) {
+                tracing::warn!(pin = %pin.display(), %error, "cannot detach a pinned probe");
+            }
+        }
+        if let Some(directory) = self.pins.first().and_then(|pin| pin.parent()) {
+            // Fails when probes are left in it, which are then found again.
+            let _ = fs::remove_dir(directory);
+        }
+        self.links.clear();
+        maps::lock(&self.tables).free(self.slot, &self.specs);
+    }
+}
+
+/// A probe to attach.
+struct Wanted {
+    place: String,
+    program: &'static str,
+    offset: u64,
+    semaphore: u64,
+    at_return: bool,
+    /// Arguments, for a static probe.
+    arguments: Option<Vec<Argument>>,
+}
+
+/// Attaches to the functions of `binary`.
+pub fn functions(probes: &mut Probes, binary: &Path, targets: &FunctionTargets) -> Result<Attachment, ProbeError> {
+    let file = File::open(binary).map_err(|source| attach_error("its functions", binary, source))?;
+    let want = |place: &str, program, offset, at_return| Wanted {
+        place: place.to_owned(),
+        program,
+        offset: behind_branch_target(&file, offset),
+        semaphore: 0,
+        at_return,
+        arguments: None,
+    };
+    // Returns before entries, so that nothing is begun whose end is not seen.
+    let mut wanted = vec![want("dispatch_command", "dispatch_return", targets.dispatch_command, true)];
+    for &offset in &targets.stmt_execute {
+        wanted.push(want("mysqld_stmt_execute", "execute_return", offset, true));
+    }
+    if let Some(offset) = targets.close_connection {
+        wanted.push(want("close_connection", "close_entry", offset, false));
+    }
+    if let Some(offset) = targets.acl_authenticate {
+        wanted.push(want("acl_authenticate", "login_return", offset, true));
+        wanted.push(want("acl_authenticate", "login_entry", offset, false));
+    }
+    wanted.push(want("dispatch_command", "dispatch_entry", targets.dispatch_command, false));
+    attach_all(probes, binary, &targets.layout, wanted)
+}
+
+/// Attaches to the static probes of `binary`.
+pub fn static_probes(probes: &mut Probes, binary: &Path) -> Result<Attachment, ProbeError> {
+    let locations = notes::locations(binary, "mysql")
+        .map_err(|source| ProbeError::Notes { binary: binary.into(), source })?;
+    let mut wanted = Vec::new();
+    for (probe, program, needed, arguments) in STATIC_PROBES {
+        let mut found = locations.iter().filter(|location| location.name == probe).peekable();
+        if needed && found.peek().is_none() {
+            return Err(ProbeError::NoProbe { binary: binary.into(), probe });
+        }
+        for location in found {
+            let read = location
+                .arguments
+                .clone()
+                .map_err(|source| ProbeError::Arguments { probe: probe.to_owned(), source })?;
+            if read.len() < arguments {
+                return Err(ProbeError::NoProbe { binary: binary.into(), probe });
+            }
+            wanted.push(Wanted {
+                place: probe.to_owned(),
+                program,
+                offset: location.offset,
+                semaphore: location.semaphore,
+                at_return: false,
+                arguments: Some(read),
+            });
+        }
+    }
+    attach_all(probes, binary, &Layout::EMPTY, wanted)
+}
+
+fn attach_error(place: &str, binary: &Path, source: std::io::Error) -> ProbeError {
+    ProbeError::Attach { place: place.to_owned(), binary: binary.into(), source }
+}
+
+fn attach_all(
+    probes: &mut Probes,
+    binary: &Path,
+    layout: &Layout,
+    wanted: Vec<Wanted>,
+) -> Result<Attachment, ProbeError> {
+    let directory = match &probes.pins {
+        Some(pins) => Some(pins.of_binary(binary).map_err(|source| attach_error("its inode", binary, source))?),
+        None => None,
+    };
+    let pinned = directory.as_deref().map(pinned_probes).unwrap_or_default();
+    let slot = match pinned.first() {
+        Some((link, _)) => link.slot,
+        None => maps::lock(&probes.tables).add_layout(layout)?,
+    };
+    let mut attachment = Attachment {
+        tables: probes.tables.clone(),
+        slot,
+        specs: pinned.iter().filter_map(|(link, _)| link.spec).collect(),
+        links: Vec::new(),
+        pins: pinned.iter().map(|(_, path)| path.clone()).collect(),
+        places: Vec::new(),
+        taken_up: !pinned.is_empty(),
+    };
+    for want in wanted {
+        if !attachment.places.contains(&want.place) {
+            attachment.places.push(want.place.clone());
+        }
+        let same = |link: &LinkName| link.program == want.program && link.offset == want.offset && link.slot == slot;
+        if let Some((_, path)) = pinned.iter().find(|(link, _)| same(link)) {
+            let link = attach::open_pinned(path).map_err(|source| attach_error(&want.place, binary, source))?;
+            attachment.links.push(link);
+            continue;
+        }
+        attachment.taken_up = false;
+        let spec = match &want.arguments {
+            Some(arguments) => Some(maps::lock(&probes.tables).add_spec(&spec(slot, arguments))?),
+            None => None,
+        };
+        attachment.specs.extend(spec);
+        let Some(Program::UProbe(program)) = probes.bpf.program(want.program) else {
+            return Err(ProbeError::Incomplete(want.program));
+        };
+        let program =
+            program.fd().map_err(|source| ProbeError::Program { program: want.program, source })?.as_fd();
+        let place = Place {
+            binary,
+            offset: want.offset,
+            semaphore: want.semaphore,
+            at_return: want.at_return,
+            cookie: u64::from(spec.unwrap_or(slot)),
+        };
+        let link = attach::attach(program, &place).map_err(|source| attach_error(&want.place, binary, source))?;
+        if let Some(directory) = &directory {
+            let name = LinkName { program: want.program.to_owned(), offset: want.offset, slot, spec };
+            let path = directory.join(name.to_string());
+            let pin_error = |source| ProbeError::Pin { path: path.clone(), source };
+            fs::create_dir_all(directory).map_err(pin_error)?;
+            attach::pin(link.as_fd(), &path).map_err(pin_error)?;
+            attachment.pins.push(path);
+        }
+        attachment.links.push(link);
+    }
+    Ok(attachment)
+}
+
+/// The probes that an earlier collector left on a binary.
+fn pinned_probes(directory: &Path) -> Vec<(LinkName, PathBuf)> {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let named = |entry: fs::DirEntry| Some((LinkName::parse(&entry.file_name().to_string_lossy())?, entry.path()));
+    entries.filter_map(Result::ok).filter_map(named).collect()
+}
+
+fn spec(target: u32, arguments: &[Argument]) -> Spec {
+    let mut all = [Argument::NONE; ARGUMENTS];
+    let count = arguments.len().min(ARGUMENTS);
+    all[..count].copy_from_slice(&arguments[..count]);
+    Spec { target, count: u32::try_from(count).unwrap_or(0), reserved: 0, arguments: all }
+}
+
+/// The offset behind an `endbr64`, which the kernel cannot emulate: a probe on it costs several times as much.
+/// Nothing has been moved there yet, neither arguments nor the return address.
+fn behind_branch_target(file: &File, offset: u64) -> u64 {
+    const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+    let mut code = [0; 4];
+    match file.read_exact_at(&mut code, offset) {
+        Ok(()) if code == ENDBR64 => offset + 4,
+        _ => offset,
+    }
+}
