@@ -119,10 +119,7 @@ pub fn event(out: &mut Encoder, event: &Event) {
     out.option(principal.client_host.as_deref(), Encoder::str);
     out.option(principal.client_ip, Encoder::ip);
     out.option(principal.client_port, Encoder::u16);
-    out.option(
-        principal.transport.map(whence_model::Transport::as_str),
-        Encoder::str,
-    );
+    out.option(principal.transport.map(whence_model::Transport::as_str), Encoder::str);
     out.option(principal.tls, Encoder::bool);
 
     out.option(event.session.connection_id, Encoder::u64);
@@ -160,18 +157,11 @@ fn statement(out: &mut Encoder, statement: &Statement) {
 fn outcome(out: &mut Encoder, outcome: &Outcome) {
     out.str(outcome.as_str());
     match outcome {
-        Outcome::Ok {
-            rows_sent,
-            rows_affected,
-        } => {
+        Outcome::Ok { rows_sent, rows_affected } => {
             out.option(*rows_sent, Encoder::u64);
             out.option(*rows_affected, Encoder::u64);
         }
-        Outcome::Error {
-            code,
-            sqlstate,
-            message,
-        } => {
+        Outcome::Error { code, sqlstate, message } => {
             out.option(*code, Encoder::u32);
             out.option(sqlstate.as_deref(), Encoder::str);
             out.option(message.as_ref(), Encoder::text);
@@ -184,10 +174,7 @@ fn outcome(out: &mut Encoder, outcome: &Outcome) {
 pub fn coverage(out: &mut Encoder, coverage: &Coverage) {
     server(out, &coverage.server);
     out.str(coverage.state.as_str());
-    out.option(
-        coverage.provider.map(whence_model::Provider::as_str),
-        Encoder::str,
-    );
+    out.option(coverage.provider.map(whence_model::Provider::as_str), Encoder::str);
     out.timestamp(coverage.from);
     out.timestamp(coverage.to);
     out.u64(coverage.seen);

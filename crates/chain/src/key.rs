@@ -69,8 +69,6 @@ impl PublicKey {
 
     /// Whether this key's owner signed `hash`. Refuses the malleable forms that plain verification lets through.
     pub fn verify(&self, hash: &Hash, signature: &Signature) -> bool {
-        self.0
-            .verify_strict(hash, &ed25519_dalek::Signature::from_bytes(signature))
-            .is_ok()
+        self.0.verify_strict(hash, &ed25519_dalek::Signature::from_bytes(signature)).is_ok()
     }
 }

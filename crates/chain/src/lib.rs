@@ -118,25 +118,15 @@ mod tests {
                 transport: Some(Transport::Tcp),
                 tls: None,
             },
-            session: Session {
-                connection_id: Some(3),
-                database: Some("shop".into()),
-            },
+            session: Session { connection_id: Some(3), database: Some("shop".into()) },
             command: Some(Command::QUERY),
             statement: Some(Statement {
                 class: StatementClass::Read,
-                sql: Some(Text {
-                    text: "SELECT 1".into(),
-                    original_bytes: 8,
-                    truncated: false,
-                }),
+                sql: Some(Text { text: "SELECT 1".into(), original_bytes: 8, truncated: false }),
                 fingerprint: Some(9),
                 tables: vec!["a".into(), "b".into()],
             }),
-            outcome: Some(Outcome::Ok {
-                rows_sent: Some(1),
-                rows_affected: None,
-            }),
+            outcome: Some(Outcome::Ok { rows_sent: Some(1), rows_affected: None }),
             gap: None,
         }
     }
@@ -193,56 +183,16 @@ mod tests {
         |e| e.statement.as_mut().unwrap().tables.reverse(),
         |e| e.outcome = None,
         |e| e.outcome = Some(Outcome::Unfinished),
+        |e| e.outcome = Some(Outcome::Ok { rows_sent: None, rows_affected: Some(1) }),
+        |e| e.outcome = Some(Outcome::Error { code: Some(1), sqlstate: None, message: None }),
+        |e| e.outcome = Some(Outcome::Error { code: Some(1), sqlstate: Some("HY000".into()), message: None }),
         |e| {
-            e.outcome = Some(Outcome::Ok {
-                rows_sent: None,
-                rows_affected: Some(1),
-            })
+            let message = Some(Text { text: "no".into(), original_bytes: 2, truncated: false });
+            e.outcome = Some(Outcome::Error { code: Some(1), sqlstate: None, message });
         },
-        |e| {
-            e.outcome = Some(Outcome::Error {
-                code: Some(1),
-                sqlstate: None,
-                message: None,
-            })
-        },
-        |e| {
-            e.outcome = Some(Outcome::Error {
-                code: Some(1),
-                sqlstate: Some("HY000".into()),
-                message: None,
-            })
-        },
-        |e| {
-            let message = Some(Text {
-                text: "no".into(),
-                original_bytes: 2,
-                truncated: false,
-            });
-            e.outcome = Some(Outcome::Error {
-                code: Some(1),
-                sqlstate: None,
-                message,
-            });
-        },
-        |e| {
-            e.gap = Some(Gap {
-                reason: LossReason::RingFull,
-                events: 1,
-            })
-        },
-        |e| {
-            e.gap = Some(Gap {
-                reason: LossReason::RingFull,
-                events: 2,
-            })
-        },
-        |e| {
-            e.gap = Some(Gap {
-                reason: LossReason::TableFull,
-                events: 1,
-            })
-        },
+        |e| e.gap = Some(Gap { reason: LossReason::RingFull, events: 1 }),
+        |e| e.gap = Some(Gap { reason: LossReason::RingFull, events: 2 }),
+        |e| e.gap = Some(Gap { reason: LossReason::TableFull, events: 1 }),
     ];
 
     #[test]
@@ -295,10 +245,7 @@ mod tests {
         for (number, change) in changes.iter().enumerate() {
             let mut changed = span.clone();
             change(&mut changed);
-            assert!(
-                hashes.insert(coverage_hash(&changed)),
-                "change {number} is not in the hash"
-            );
+            assert!(hashes.insert(coverage_hash(&changed)), "change {number} is not in the hash");
         }
     }
 
@@ -318,9 +265,6 @@ mod tests {
         let made = SigningKey::load_or_create(&path).unwrap();
         assert_eq!(SigningKey::load_or_create(&path).unwrap().public(), made.public());
         std::fs::write(&path, "not a key").unwrap();
-        assert!(matches!(
-            SigningKey::load_or_create(&path),
-            Err(KeyError::Malformed { .. })
-        ));
+        assert!(matches!(SigningKey::load_or_create(&path), Err(KeyError::Malformed { .. })));
     }
 }

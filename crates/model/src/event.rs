@@ -196,12 +196,8 @@ impl Command {
             253 => Some("Slave_SQL"),
             _ => None,
         };
-        let standard = usize::try_from(self.0)
-            .ok()
-            .and_then(|number| COMMAND_NAMES.get(number).copied());
-        standard
-            .or(extension)
-            .map_or_else(|| format!("Command_{}", self.0), str::to_owned)
+        let standard = usize::try_from(self.0).ok().and_then(|number| COMMAND_NAMES.get(number).copied());
+        standard.or(extension).map_or_else(|| format!("Command_{}", self.0), str::to_owned)
     }
 }
 

@@ -16,5 +16,5 @@ pub use event::{
     Transport,
 };
 pub use id::{BatchId, CollectorId, EventId, InstanceId, InvalidId, Sequence};
-pub use text::Text;
+pub use text::{Text, escape_invalid_utf8};
 pub use time::Timestamp;

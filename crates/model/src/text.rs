@@ -19,11 +19,7 @@ impl Text {
     /// A UTF-8 character that the cut divided is dropped, not escaped.
     pub fn from_source(bytes: &[u8], original_bytes: u64) -> Self {
         let truncated = original_bytes > bytes.len() as u64;
-        Self {
-            text: escape_invalid_utf8(bytes, truncated),
-            original_bytes,
-            truncated,
-        }
+        Self { text: escape_invalid_utf8(bytes, truncated), original_bytes, truncated }
     }
 }
 
@@ -57,14 +53,7 @@ mod tests {
     #[test]
     fn utf8_is_kept_as_it_is() {
         let text = Text::from_source("SELECT '密码'".as_bytes(), 15);
-        assert_eq!(
-            text,
-            Text {
-                text: "SELECT '密码'".into(),
-                original_bytes: 15,
-                truncated: false
-            }
-        );
+        assert_eq!(text, Text { text: "SELECT '密码'".into(), original_bytes: 15, truncated: false });
     }
 
     #[test]
@@ -75,14 +64,7 @@ mod tests {
     #[test]
     fn a_character_that_the_cut_divided_is_dropped() {
         let text = Text::from_source(&"ab密".as_bytes()[..4], 5);
-        assert_eq!(
-            text,
-            Text {
-                text: "ab".into(),
-                original_bytes: 5,
-                truncated: true
-            }
-        );
+        assert_eq!(text, Text { text: "ab".into(), original_bytes: 5, truncated: true });
     }
 
     #[test]

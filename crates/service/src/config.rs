@@ -31,16 +31,9 @@ pub enum ConfigError {
     )]
     WorldWritable { path: PathBuf },
     #[error("{path} is not valid TOML: {source}")]
-    NotToml {
-        path: PathBuf,
-        source: Box<toml::de::Error>,
-    },
+    NotToml { path: PathBuf, source: Box<toml::de::Error> },
     #[error("{path}: unknown key `{key}`; known here: {known}")]
-    UnknownKey {
-        path: PathBuf,
-        key: String,
-        known: String,
-    },
+    UnknownKey { path: PathBuf, key: String, known: String },
     #[error("{path}: `{key}` must be a string, a number, true or false, or a list of these")]
     WrongType { path: PathBuf, key: String },
     /// A flag or a value that clap refused, or `--help`.
@@ -83,28 +76,19 @@ fn with_file(mut command: Command, path: &Path) -> Result<Command, ConfigError> 
     use std::os::unix::fs::PermissionsExt;
 
     const WRITABLE_BY_OTHERS: u32 = 0o002;
-    let unreadable = |source| ConfigError::Unreadable {
-        path: path.into(),
-        source,
-    };
+    let unreadable = |source| ConfigError::Unreadable { path: path.into(), source };
     let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
     if mode & WRITABLE_BY_OTHERS != 0 {
         return Err(ConfigError::WorldWritable { path: path.into() });
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    let tables: toml::Table = toml::from_str(&text).map_err(|source| ConfigError::NotToml {
-        path: path.into(),
-        source: Box::new(source),
-    })?;
+    let tables: toml::Table = toml::from_str(&text)
+        .map_err(|source| ConfigError::NotToml { path: path.into(), source: Box::new(source) })?;
     for (section, value) in tables {
         let known = || names(command.get_subcommands().map(|sub| sub.get_name().to_owned()));
         let (Some(subcommand), toml::Value::Table(settings)) = (command.find_subcommand(&section), value)
         else {
-            return Err(ConfigError::UnknownKey {
-                path: path.into(),
-                key: section,
-                known: known(),
-            });
+            return Err(ConfigError::UnknownKey { path: path.into(), key: section, known: known() });
         };
         let mut changed = subcommand.clone();
         for (key, value) in settings {
@@ -125,25 +109,14 @@ fn with_setting(
     let full_key = format!("{section}.{key}");
     let is_known = command.get_arguments().any(|argument| argument.get_id() == key);
     if !is_known {
-        let known = names(
-            command
-                .get_arguments()
-                .map(|argument| argument.get_id().to_string()),
-        );
-        return Err(ConfigError::UnknownKey {
-            path: path.into(),
-            key: full_key,
-            known,
-        });
+        let known = names(command.get_arguments().map(|argument| argument.get_id().to_string()));
+        return Err(ConfigError::UnknownKey { path: path.into(), key: full_key, known });
     }
     let values = match value {
         toml::Value::Array(items) => items.into_iter().map(as_text).collect::<Option<Vec<_>>>(),
         single => as_text(single).map(|text| vec![text]),
     };
-    let values = values.ok_or(ConfigError::WrongType {
-        path: path.into(),
-        key: full_key,
-    })?;
+    let values = values.ok_or(ConfigError::WrongType { path: path.into(), key: full_key })?;
     Ok(command.mut_arg(key, |argument| argument.default_values(values).required(false)))
 }
 
@@ -158,9 +131,7 @@ fn as_text(value: toml::Value) -> Option<String> {
 }
 
 fn names(all: impl Iterator<Item = String>) -> String {
-    all.filter(|name| name != "help" && name != "version")
-        .collect::<Vec<_>>()
-        .join(", ")
+    all.filter(|name| name != "help" && name != "version").collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -216,13 +187,8 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_named_with_its_path() {
-        let error = parse_with("[ingest]\nprot = 2", &["ingest"])
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("unknown key `ingest.prot`; known here: port, url"),
-            "{error}"
-        );
+        let error = parse_with("[ingest]\nprot = 2", &["ingest"]).unwrap_err().to_string();
+        assert!(error.contains("unknown key `ingest.prot`; known here: port, url"), "{error}");
     }
 
     #[test]

@@ -12,9 +12,7 @@ const FILTER_VARIABLE: &str = "WHENCE_LOG";
 /// Starts logging for this process. Later calls change nothing.
 pub fn init() {
     let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second subscriber (in tests) is refused, and the first goes on.
     let _ = if std::io::stderr().is_terminal() {
         builder.with_target(false).try_init()

@@ -17,10 +17,8 @@ pub enum SecretError {
 
 /// Reads a secret from a file, without the white space around it.
 pub fn read(path: &Path) -> Result<SecretString, SecretError> {
-    let text = std::fs::read_to_string(path).map_err(|source| SecretError::Unreadable {
-        path: path.into(),
-        source,
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| SecretError::Unreadable { path: path.into(), source })?;
     match text.trim() {
         "" => Err(SecretError::Empty { path: path.into() }),
         secret => Ok(secret.into()),
@@ -32,10 +30,7 @@ pub fn write(path: &Path, secret: &str) -> Result<(), SecretError> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
 
-    let unwritable = |source| SecretError::Unwritable {
-        path: path.into(),
-        source,
-    };
+    let unwritable = |source| SecretError::Unwritable { path: path.into(), source };
     let partial = path.with_extension("partial");
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);

@@ -28,12 +28,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            decompressed_bytes: 128 << 20,
-            events: 100_000,
-            name_bytes: 4 << 10,
-            text_bytes: 1 << 20,
-        }
+        Self { decompressed_bytes: 128 << 20, events: 100_000, name_bytes: 4 << 10, text_bytes: 1 << 20 }
     }
 }
 
@@ -47,23 +42,11 @@ pub enum WireError {
     #[error("the body is not a protobuf batch: {0}")]
     Malformed(#[from] prost::DecodeError),
     #[error("the batch has {found} {what}; at most {limit} are allowed")]
-    TooMany {
-        what: &'static str,
-        found: usize,
-        limit: usize,
-    },
+    TooMany { what: &'static str, found: usize, limit: usize },
     #[error("{field} has {found} bytes; {expected} are right")]
-    Length {
-        field: &'static str,
-        found: usize,
-        expected: &'static str,
-    },
+    Length { field: &'static str, found: usize, expected: &'static str },
     #[error("{field} has {found} bytes; at most {limit} are allowed")]
-    TooLong {
-        field: &'static str,
-        found: usize,
-        limit: usize,
-    },
+    TooLong { field: &'static str, found: usize, limit: usize },
     #[error("{field} is not UTF-8")]
     NotUtf8 { field: &'static str },
     #[error("{field} has the value {value:?}, which this version does not know")]
@@ -77,11 +60,7 @@ pub enum WireError {
 /// Reads a batch and checks every field. Does not check hashes, signature or times: that is ingest's.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Batch, WireError> {
     let message = message::Batch::decode(decompress(bytes, limits)?.as_slice())?;
-    Checker {
-        limits,
-        servers: Vec::new(),
-    }
-    .batch(message)
+    Checker { limits, servers: Vec::new() }.batch(message)
 }
 
 fn decompress(bytes: &[u8], limits: &Limits) -> Result<Vec<u8>, WireError> {
@@ -90,15 +69,8 @@ fn decompress(bytes: &[u8], limits: &Limits) -> Result<Vec<u8>, WireError> {
     // A frame may ask for a window of gigabytes; 2^27 is what the format recommends to support.
     decoder.window_log_max(27).map_err(WireError::Compression)?;
     let mut out = Vec::new();
-    decoder
-        .take(limit as u64 + 1)
-        .read_to_end(&mut out)
-        .map_err(WireError::Compression)?;
-    if out.len() > limit {
-        Err(WireError::TooLarge { limit })
-    } else {
-        Ok(out)
-    }
+    decoder.take(limit as u64 + 1).read_to_end(&mut out).map_err(WireError::Compression)?;
+    if out.len() > limit { Err(WireError::TooLarge { limit }) } else { Ok(out) }
 }
 
 struct Checker<'a> {
@@ -111,22 +83,15 @@ impl Checker<'_> {
         self.count("events", batch.events.len())?;
         self.count("coverage spans", batch.coverage.len())?;
         self.count("servers", batch.servers.len())?;
-        self.servers = batch
-            .servers
-            .into_iter()
-            .map(|server| self.server(server))
-            .collect::<Result<_, _>>()?;
+        self.servers =
+            batch.servers.into_iter().map(|server| self.server(server)).collect::<Result<_, _>>()?;
         let collector = CollectorId(uuid("collector", &batch.collector)?);
         if batch.number == 0 || batch.first_sequence == 0 {
-            return Err(WireError::OutOfRange {
-                field: "number or first_sequence",
-            });
+            return Err(WireError::OutOfRange { field: "number or first_sequence" });
         }
         let events = batch.events.into_iter().zip(0_u64..).map(|(event, position)| {
             let sequence = batch.first_sequence.checked_add(position);
-            let sequence = sequence.ok_or(WireError::OutOfRange {
-                field: "first_sequence",
-            })?;
+            let sequence = sequence.ok_or(WireError::OutOfRange { field: "first_sequence" })?;
             self.event(event, collector, sequence)
         });
         let events = events.collect::<Result<Vec<_>, WireError>>()?;
@@ -157,14 +122,8 @@ impl Checker<'_> {
             instance: InstanceId(uuid("instance", &server.instance)?),
             product: self.name("product", server.product)?,
             version: self.optional_name("version", server.version)?,
-            address: server
-                .address
-                .map(|bytes| ip("server address", &bytes))
-                .transpose()?,
-            port: server
-                .port
-                .map(|port| self::port("server port", port))
-                .transpose()?,
+            address: server.address.map(|bytes| ip("server address", &bytes)).transpose()?,
+            port: server.port.map(|port| self::port("server port", port)).transpose()?,
             process_id: server.process_id,
             process_started_at: Timestamp(server.process_started_at),
         })
@@ -176,15 +135,9 @@ impl Checker<'_> {
         collector: CollectorId,
         sequence: u64,
     ) -> Result<Event, WireError> {
-        let statement = event
-            .statement
-            .map(|statement| self.statement(statement))
-            .transpose()?;
+        let statement = event.statement.map(|statement| self.statement(statement)).transpose()?;
         let outcome = event.outcome.map(|outcome| self.outcome(outcome)).transpose()?;
-        let transport = event
-            .transport
-            .as_deref()
-            .map(|text| named("transport", text, Transport::parse));
+        let transport = event.transport.as_deref().map(|text| named("transport", text, Transport::parse));
         Ok(Event {
             collector,
             sequence,
@@ -198,10 +151,7 @@ impl Checker<'_> {
                 login_user: self.optional_name("login_user", event.login_user)?,
                 client_host: self.optional_name("client_host", event.client_host)?,
                 client_ip: event.client_ip.map(|bytes| ip("client_ip", &bytes)).transpose()?,
-                client_port: event
-                    .client_port
-                    .map(|port| self::port("client_port", port))
-                    .transpose()?,
+                client_port: event.client_port.map(|port| self::port("client_port", port)).transpose()?,
                 transport: transport.transpose()?,
                 tls: event.tls,
             },
@@ -218,16 +168,10 @@ impl Checker<'_> {
 
     fn statement(&self, statement: message::Statement) -> Result<Statement, WireError> {
         self.count("tables", statement.tables.len())?;
-        let tables = statement
-            .tables
-            .into_iter()
-            .map(|table| self.name("table", table));
+        let tables = statement.tables.into_iter().map(|table| self.name("table", table));
         Ok(Statement {
             class: named("statement_class", &statement.class, StatementClass::parse)?,
-            sql: statement
-                .sql
-                .map(|text| self.text("sql_text", text))
-                .transpose()?,
+            sql: statement.sql.map(|text| self.text("sql_text", text)).transpose()?,
             fingerprint: statement.fingerprint,
             tables: tables.collect::<Result<_, _>>()?,
         })
@@ -235,17 +179,11 @@ impl Checker<'_> {
 
     fn outcome(&self, outcome: message::Outcome) -> Result<Outcome, WireError> {
         match outcome.result.as_str() {
-            "ok" => Ok(Outcome::Ok {
-                rows_sent: outcome.rows_sent,
-                rows_affected: outcome.rows_affected,
-            }),
+            "ok" => Ok(Outcome::Ok { rows_sent: outcome.rows_sent, rows_affected: outcome.rows_affected }),
             "error" => Ok(Outcome::Error {
                 code: outcome.code,
                 sqlstate: self.optional_name("sqlstate", outcome.sqlstate)?,
-                message: outcome
-                    .message
-                    .map(|text| self.text("error_message", text))
-                    .transpose()?,
+                message: outcome.message.map(|text| self.text("error_message", text)).transpose()?,
             }),
             "unfinished" => Ok(Outcome::Unfinished),
             other => Err(unknown("result", other)),
@@ -254,18 +192,10 @@ impl Checker<'_> {
 
     fn coverage(&self, span: message::Coverage) -> Result<Coverage, WireError> {
         if span.to < span.from {
-            return Err(WireError::OutOfRange {
-                field: "the end of a coverage span",
-            });
+            return Err(WireError::OutOfRange { field: "the end of a coverage span" });
         }
-        let provider = span
-            .provider
-            .as_deref()
-            .map(|text| named("provider", text, Provider::parse));
-        let lost = span
-            .lost
-            .iter()
-            .map(|lost| gap(lost).map(|gap| (gap.reason, gap.events)));
+        let provider = span.provider.as_deref().map(|text| named("provider", text, Provider::parse));
+        let lost = span.lost.iter().map(|lost| gap(lost).map(|gap| (gap.reason, gap.events)));
         Ok(Coverage {
             server: self.server_at(span.server)?,
             state: named("state", &span.state, CoverageState::parse)?,
@@ -276,29 +206,18 @@ impl Checker<'_> {
             stored: span.stored,
             filtered: span.filtered,
             lost: lost.collect::<Result<_, _>>()?,
-            detail: span
-                .detail
-                .map(|bytes| utf8("detail", bytes, self.limits.text_bytes))
-                .transpose()?,
+            detail: span.detail.map(|bytes| utf8("detail", bytes, self.limits.text_bytes)).transpose()?,
         })
     }
 
     fn server_at(&self, index: u32) -> Result<Server, WireError> {
-        let server = usize::try_from(index)
-            .ok()
-            .and_then(|index| self.servers.get(index));
-        server.cloned().ok_or(WireError::Missing {
-            field: "the server that an event or a span refers to",
-        })
+        let server = usize::try_from(index).ok().and_then(|index| self.servers.get(index));
+        server.cloned().ok_or(WireError::Missing { field: "the server that an event or a span refers to" })
     }
 
     fn count(&self, what: &'static str, found: usize) -> Result<(), WireError> {
         let limit = self.limits.events;
-        if found > limit {
-            Err(WireError::TooMany { what, found, limit })
-        } else {
-            Ok(())
-        }
+        if found > limit { Err(WireError::TooMany { what, found, limit }) } else { Ok(()) }
     }
 
     fn name(&self, field: &'static str, bytes: Vec<u8>) -> Result<String, WireError> {
@@ -316,30 +235,19 @@ impl Checker<'_> {
     fn text(&self, field: &'static str, text: message::Text) -> Result<Text, WireError> {
         let truncated = text.truncated;
         let original_bytes = text.original_bytes;
-        Ok(Text {
-            text: utf8(field, text.text, self.limits.text_bytes)?,
-            original_bytes,
-            truncated,
-        })
+        Ok(Text { text: utf8(field, text.text, self.limits.text_bytes)?, original_bytes, truncated })
     }
 }
 
 fn utf8(field: &'static str, bytes: Vec<u8>, limit: usize) -> Result<String, WireError> {
     if bytes.len() > limit {
-        return Err(WireError::TooLong {
-            field,
-            found: bytes.len(),
-            limit,
-        });
+        return Err(WireError::TooLong { field, found: bytes.len(), limit });
     }
     String::from_utf8(bytes).map_err(|_| WireError::NotUtf8 { field })
 }
 
 fn gap(gap: &message::Gap) -> Result<Gap, WireError> {
-    Ok(Gap {
-        reason: named("gap reason", &gap.reason, LossReason::parse)?,
-        events: gap.events,
-    })
+    Ok(Gap { reason: named("gap reason", &gap.reason, LossReason::parse)?, events: gap.events })
 }
 
 fn named<T>(field: &'static str, text: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, WireError> {
@@ -347,10 +255,7 @@ fn named<T>(field: &'static str, text: &str, parse: impl Fn(&str) -> Option<T>) 
 }
 
 fn unknown(field: &'static str, value: &str) -> WireError {
-    WireError::UnknownValue {
-        field,
-        value: value.chars().take(64).collect(),
-    }
+    WireError::UnknownValue { field, value: value.chars().take(64).collect() }
 }
 
 fn uuid(field: &'static str, bytes: &[u8]) -> Result<Uuid, WireError> {
@@ -362,11 +267,7 @@ fn fixed<const N: usize>(
     bytes: &[u8],
     expected: &'static str,
 ) -> Result<[u8; N], WireError> {
-    bytes.try_into().map_err(|_| WireError::Length {
-        field,
-        found: bytes.len(),
-        expected,
-    })
+    bytes.try_into().map_err(|_| WireError::Length { field, found: bytes.len(), expected })
 }
 
 fn ip(field: &'static str, bytes: &[u8]) -> Result<IpAddr, WireError> {

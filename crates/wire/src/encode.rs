@@ -18,16 +18,9 @@ pub fn encode(batch: &Batch) -> std::io::Result<Vec<u8>> {
 
 fn message(batch: &Batch) -> message::Batch {
     let mut servers = ServerTable::default();
-    let events = batch
-        .events
-        .iter()
-        .map(|event| self::event(event, servers.index(&event.server)))
-        .collect();
-    let coverage = batch
-        .coverage
-        .iter()
-        .map(|span| self::coverage(span, servers.index(&span.server)))
-        .collect();
+    let events = batch.events.iter().map(|event| self::event(event, servers.index(&event.server))).collect();
+    let coverage =
+        batch.coverage.iter().map(|span| self::coverage(span, servers.index(&span.server))).collect();
     let manifest = &batch.manifest;
     message::Batch {
         collector: manifest.collector.0.as_bytes().to_vec(),
@@ -113,38 +106,21 @@ fn event(event: &whence_model::Event, server: u32) -> message::Event {
             class: statement.class.as_str().into(),
             sql: statement.sql.as_ref().map(text),
             fingerprint: statement.fingerprint,
-            tables: statement
-                .tables
-                .iter()
-                .map(|table| table.clone().into())
-                .collect(),
+            tables: statement.tables.iter().map(|table| table.clone().into()).collect(),
         }),
         outcome: event.outcome.as_ref().map(outcome),
-        gap: event.gap.map(|gap| message::Gap {
-            reason: gap.reason.as_str().into(),
-            events: gap.events,
-        }),
+        gap: event.gap.map(|gap| message::Gap { reason: gap.reason.as_str().into(), events: gap.events }),
     }
 }
 
 fn outcome(outcome: &Outcome) -> message::Outcome {
-    let mut message = message::Outcome {
-        result: outcome.as_str().into(),
-        ..Default::default()
-    };
+    let mut message = message::Outcome { result: outcome.as_str().into(), ..Default::default() };
     match outcome {
-        Outcome::Ok {
-            rows_sent,
-            rows_affected,
-        } => {
+        Outcome::Ok { rows_sent, rows_affected } => {
             message.rows_sent = *rows_sent;
             message.rows_affected = *rows_affected;
         }
-        Outcome::Error {
-            code,
-            sqlstate,
-            message: error_message,
-        } => {
+        Outcome::Error { code, sqlstate, message: error_message } => {
             message.code = *code;
             message.sqlstate = bytes(sqlstate.as_ref());
             message.message = error_message.as_ref().map(text);
@@ -155,10 +131,10 @@ fn outcome(outcome: &Outcome) -> message::Outcome {
 }
 
 fn coverage(span: &whence_model::Coverage, server: u32) -> message::Coverage {
-    let lost = span.lost.iter().map(|(reason, events)| message::Gap {
-        reason: reason.as_str().into(),
-        events: *events,
-    });
+    let lost = span
+        .lost
+        .iter()
+        .map(|(reason, events)| message::Gap { reason: reason.as_str().into(), events: *events });
     message::Coverage {
         server,
         state: span.state.as_str().into(),

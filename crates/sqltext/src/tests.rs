@@ -1,0 +1,198 @@
+//! Golden statements and properties.
+
+use proptest::prelude::*;
+use whence_model::StatementClass::{Admin, Ddl, Other, Privileges, Read, Transaction, Unknown, Write};
+
+use super::*;
+
+fn full(sql: &str) -> Analysis {
+    analyze(sql.as_bytes(), sql.len() as u64, &Config::default())
+}
+
+fn text(sql: &str) -> String {
+    full(sql).text.unwrap().text
+}
+
+#[test]
+fn the_verb_gives_the_class() {
+    for (sql, class) in [
+        ("SELECT 1", Read),
+        ("/* x */ -- y\n # z\n select 1", Read),
+        ("(SELECT 1) UNION (SELECT 2)", Read),
+        ("WITH a AS (SELECT 1) SELECT * FROM a", Read),
+        ("WITH a AS (SELECT 1) DELETE FROM t", Write),
+        ("SHOW TABLES", Read),
+        ("EXPLAIN DELETE FROM t", Read),
+        ("EXPLAIN ANALYZE DELETE FROM t", Write),
+        ("ANALYZE FORMAT=JSON UPDATE t SET a = 1", Write),
+        ("ANALYZE TABLE t", Admin),
+        ("/*!50000 DROP */ TABLE t", Ddl),
+        ("/*!DROP TABLE t*/", Ddl),
+        ("/*M!100100 INSERT INTO t VALUES (1) */", Write),
+        ("CREATE TABLE t (a INT)", Ddl),
+        ("CREATE OR REPLACE USER a", Privileges),
+        ("DROP ROLE r", Privileges),
+        ("GRANT ALL ON *.* TO a", Privileges),
+        ("SET PASSWORD = 'x'", Privileges),
+        ("SET GLOBAL general_log = 1", Admin),
+        ("SET a = 1, @@global.b = 2", Admin),
+        ("SET NAMES utf8", Other),
+        ("START TRANSACTION", Transaction),
+        ("START SLAVE", Admin),
+        ("COMMIT", Transaction),
+        ("SELECT 1; DROP TABLE t", Ddl),
+        ("SELECT 'a; DROP TABLE t'", Read),
+        ("CALL p()", Other),
+        ("FROBNICATE", Unknown),
+        ("", Unknown),
+        ("SELECT 1; FROBNICATE", Unknown),
+        ("/* not closed DROP TABLE t", Unknown),
+    ] {
+        assert_eq!(full(sql).class, class, "{sql}");
+    }
+}
+
+#[test]
+fn credentials_are_masked() {
+    for (sql, masked) in [
+        ("CREATE USER a IDENTIFIED BY 'x'", "CREATE USER a IDENTIFIED BY '***'"),
+        (
+            "CREATE USER 'a'@'h' IDENTIFIED BY 'x', 'b'@'h' IDENTIFIED BY \"y\"",
+            "CREATE USER 'a'@'h' IDENTIFIED BY '***', 'b'@'h' IDENTIFIED BY '***'",
+        ),
+        (
+            "CREATE USER a IDENTIFIED VIA ed25519 USING PASSWORD('x')",
+            "CREATE USER a IDENTIFIED VIA ed25519 USING PASSWORD('***')",
+        ),
+        ("ALTER USER a IDENTIFIED WITH p AS 0xABCD", "ALTER USER a IDENTIFIED WITH p AS '***'"),
+        ("SET PASSWORD = PASSWORD('x')", "SET PASSWORD = PASSWORD('***')"),
+        ("SET PASSWORD FOR 'a'@'h' = 'x'", "SET PASSWORD FOR 'a'@'h' = '***'"),
+        ("SET /* y */ PASSWORD FOR a = 'x'", "SET /* y */ PASSWORD FOR a = '***'"),
+        (
+            "CHANGE MASTER TO MASTER_HOST='h', MASTER_PASSWORD='x'",
+            "CHANGE MASTER TO MASTER_HOST='h', MASTER_PASSWORD='***'",
+        ),
+        (
+            "CHANGE REPLICATION SOURCE TO SOURCE_PASSWORD = 'x'",
+            "CHANGE REPLICATION SOURCE TO SOURCE_PASSWORD = '***'",
+        ),
+        ("START SLAVE USER='u' PASSWORD='x'", "START SLAVE USER='u' PASSWORD='***'"),
+        (
+            "CREATE SERVER s FOREIGN DATA WRAPPER mysql OPTIONS (USER 'u', PASSWORD 'x')",
+            "CREATE SERVER s FOREIGN DATA WRAPPER mysql OPTIONS (USER 'u', PASSWORD '***')",
+        ),
+        ("SELECT AES_DECRYPT(c, 'x') FROM t", "SELECT AES_DECRYPT(c, '***') FROM t"),
+        ("UPDATE u SET password = 'x' WHERE id = 1", "UPDATE u SET password = '***' WHERE id = 1"),
+        ("CREATE USER a IDENTIFIED BY 'x", "CREATE USER a IDENTIFIED BY '***'"),
+        ("CREATE USER a IDENTIFIED/**/BY/* */'x' 'y'", "CREATE USER a IDENTIFIED/**/BY/* */'***' '***'"),
+        ("CREATE USER a /*!50000 IDENTIFIED BY 'x' */", "CREATE USER a /*!50000 IDENTIFIED BY '***' */"),
+        ("PREPARE s FROM 'CREATE USER a IDENTIFIED BY ''x'''", "PREPARE s FROM '***'"),
+        ("SELECT 1 /* old: IDENTIFIED BY 'x' */", "SELECT 1 /* *** */"),
+        (
+            "CREATE TABLE f (a INT) ENGINE=FEDERATED CONNECTION='mysql://u:x@h/d/t'",
+            "CREATE TABLE f (a INT) ENGINE=FEDERATED CONNECTION='***'",
+        ),
+        ("CREATE USER a IDENTIFIED BY 'x\\', b IDENTIFIED BY 'y'", "CREATE USER a IDENTIFIED BY '***'"),
+        ("SELECT 'kept', 12 FROM t", "SELECT 'kept', 12 FROM t"),
+    ] {
+        assert_eq!(text(sql), masked);
+    }
+}
+
+#[test]
+fn literals_are_masked_where_asked_for() {
+    let config = Config { mode: Mode::LiteralsMasked, ..Config::default() };
+    let sql = b"SELECT a1, 'x', 12.5e3, 0xFF FROM t /* c */ WHERE b = \"y\"";
+    let masked = analyze(sql, sql.len() as u64, &config).text.unwrap().text;
+    assert_eq!(masked, "SELECT a1, ?, ?, ? FROM t   WHERE b = ?");
+}
+
+#[test]
+fn the_fingerprint_is_of_the_shape() {
+    let same = [
+        "SELECT a FROM t WHERE b IN (1, 2, 3) AND c = 'x'",
+        "select  a from `t` where b in (4) and c=\"y\" -- end",
+        "SELECT a /* z */ FROM t WHERE b IN (-1,NULL) AND c = ?;",
+    ];
+    let fingerprints = same.map(|sql| full(sql).fingerprint.unwrap());
+    assert!(fingerprints.iter().all(|fingerprint| *fingerprint == fingerprints[0]));
+    assert_ne!(
+        full("SELECT a FROM t WHERE b = 1").fingerprint,
+        full("SELECT a FROM u WHERE b = 1").fingerprint
+    );
+    let one = full("INSERT INTO t VALUES (1, 'a')").fingerprint;
+    assert_eq!(one, full("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, NULL)").fingerprint);
+}
+
+#[test]
+fn tables_are_found() {
+    for (sql, tables) in [
+        (
+            "SELECT * FROM a, `b` AS x, c.d y JOIN e ON 1 LEFT JOIN `f g` USING (i)",
+            vec!["a", "b", "c.d", "e", "f g"],
+        ),
+        ("INSERT INTO a.b (c) SELECT d FROM e", vec!["a.b", "e"]),
+        ("INSERT IGNORE t VALUES (1) ON DUPLICATE KEY UPDATE a = 1", vec!["t"]),
+        ("UPDATE LOW_PRIORITY t SET a = 1", vec!["t"]),
+        ("DELETE FROM t WHERE a IN (SELECT b FROM u)", vec!["t", "u"]),
+        ("SELECT EXTRACT(YEAR FROM day) FROM t FOR UPDATE", vec!["t"]),
+        ("DROP TABLE IF EXISTS a, b", vec!["a", "b"]),
+        ("TRUNCATE t", vec!["t"]),
+        ("LOAD DATA INFILE 'f' INTO TABLE t", vec!["t"]),
+        ("WITH c AS (SELECT 1 FROM t) SELECT * FROM c", vec!["t"]),
+        ("SELECT 1 INTO OUTFILE '/f' FROM t", vec!["t"]),
+        ("SELECT 1", vec![]),
+    ] {
+        assert_eq!(full(sql).tables, tables, "{sql}");
+    }
+}
+
+#[test]
+fn a_cut_is_marked() {
+    let text = analyze(b"SELECT '12345", 40, &Config::default()).text.unwrap();
+    assert_eq!((text.truncated, text.original_bytes), (true, 40));
+    let config = Config { max_bytes: 6, ..Config::default() };
+    let text = analyze(b"SELECT 1", 8, &config).text.unwrap();
+    assert_eq!((text.text.as_str(), text.truncated, text.original_bytes), ("SELECT", true, 8));
+}
+
+#[test]
+fn a_message_does_not_quote_a_credential() {
+    let message = b"You have an error near 'IDENTIFIED BY 'x' FOO' at line 1";
+    assert_eq!(mask_message(message, false).text, "You have an error near '***' at line 1");
+    assert_eq!(mask_message(b"Table 'a.b' doesn't exist", false).text, "Table 'a.b' doesn't exist");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_taken(sql in proptest::collection::vec(any::<u8>(), 0..400)) {
+        for mode in [Mode::Full, Mode::LiteralsMasked, Mode::Fingerprint, Mode::None] {
+            let config = Config { mode, max_bytes: 100 };
+            let analysis = analyze(&sql, sql.len() as u64, &config);
+            prop_assert_eq!(analysis.text.is_some(), matches!(mode, Mode::Full | Mode::LiteralsMasked));
+        }
+    }
+
+    #[test]
+    fn sql_like_text_is_taken(sql in "[ a-cIDENTIFIEDBYselectfrom'\"`\\\\/*!;()@=?#-]{0,200}") {
+        full(&sql);
+    }
+
+    #[test]
+    fn a_secret_never_shows(secret in "[a-zA-Z0-9!#%;,() ]{8,30}", padding in "[ \t\n]{1,3}", comment in "(/\\*[a-z ]*\\*/)?") {
+        let secret = format!("zQ7{secret}");
+        for before in ["CREATE USER u IDENTIFIED BY", "SET PASSWORD =", "SET PASSWORD FOR u =", "CHANGE MASTER TO MASTER_PASSWORD ="] {
+            let sql = format!("{before}{padding}{comment}{padding}'{secret}'");
+            prop_assert!(!text(&sql).contains(&secret), "{}", sql);
+            // … also when it was cut in the middle of it.
+            let cut = &sql[..sql.len() - 4];
+            prop_assert!(!text(cut).contains("zQ7"), "{}", cut);
+        }
+    }
+
+    #[test]
+    fn the_fingerprint_ignores_literals(number in any::<u32>(), string in "[a-z]{0,10}", spaces in " {1,5}") {
+        let sql = format!("SELECT{spaces}a FROM t WHERE b = {number}{spaces}AND c = '{string}'");
+        prop_assert_eq!(full(&sql).fingerprint, full("select a from t where b=1 and c='x'").fingerprint);
+    }
+}
