@@ -14,7 +14,9 @@ use whence_abi::{
 use crate::{
     maps::{LAYOUTS, count},
     read::{counted, field, string_field},
-    thread::{self, begin, clear_principal, current, current_or_new, set_duration, submit, submit_unfinished},
+    thread::{
+        self, begin, clear_principal, current, current_or_new, set_duration, submit, submit_unfinished,
+    },
 };
 
 mod command {
@@ -285,7 +287,8 @@ fn read_database(thread: &mut Thread, layout: &Layout, thd: u64) {
 /// Reads how it ended from the statement's diagnostics area.
 #[inline(always)]
 fn read_result(thread: &mut Thread, layout: &Layout, thd: u64) {
-    let area = if layout.diagnostics == ABSENT { 0 } else { field::<u64>(thd, layout.diagnostics).unwrap_or(0) };
+    let area =
+        if layout.diagnostics == ABSENT { 0 } else { field::<u64>(thd, layout.diagnostics).unwrap_or(0) };
     let Some(status) = field::<u32>(area, layout.status) else {
         return;
     };

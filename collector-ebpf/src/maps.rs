@@ -63,7 +63,15 @@ pub fn count(change: impl Fn(&mut Counters)) {
         // SAFETY: the kernel's map holds a value for this CPU alone, and programs on one CPU do not interleave here.
         return change(unsafe { &mut *counters });
     }
-    let none = Counters { seen: 0, submitted: 0, ring_full: 0, table_full: 0, fields_unreadable: 0, sql_cut: 0, unmatched: 0 };
+    let none = Counters {
+        seen: 0,
+        submitted: 0,
+        ring_full: 0,
+        table_full: 0,
+        fields_unreadable: 0,
+        sql_cut: 0,
+        unmatched: 0,
+    };
     // Another CPU may have been first; either way the look-up below tells.
     let _ = COUNTERS.insert(tgid, none, u64::from(aya_ebpf::bindings::BPF_NOEXIST));
     let mine = COUNTERS.get_ptr_mut(tgid);

@@ -59,7 +59,11 @@ pub fn terminated<const STRING: usize>(thread: &mut Thread, address: u64) -> Opt
     }
     // SAFETY: `offset + limit` is within the tail, and the helper checks the address.
     let got = unsafe {
-        read_string_raw(thread.tail.as_mut_ptr().add(offset as usize).cast(), limit as u32, address as *const _)
+        read_string_raw(
+            thread.tail.as_mut_ptr().add(offset as usize).cast(),
+            limit as u32,
+            address as *const _,
+        )
     };
     if got < 1 || got > limit as i64 {
         count(|counters| counters.fields_unreadable += 1);
@@ -83,8 +87,9 @@ pub fn counted<const STRING: usize>(thread: &mut Thread, address: u64, length: u
     }
     let kept = if length > limit { limit } else { length };
     // SAFETY: `offset + kept` is within the tail, and the helper checks the address.
-    let failed =
-        unsafe { read_raw(thread.tail.as_mut_ptr().add(offset as usize).cast(), kept as u32, address as *const _) };
+    let failed = unsafe {
+        read_raw(thread.tail.as_mut_ptr().add(offset as usize).cast(), kept as u32, address as *const _)
+    };
     if failed != 0 {
         return count(|counters| counters.fields_unreadable += 1);
     }

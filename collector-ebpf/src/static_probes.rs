@@ -18,7 +18,8 @@ use crate::{
     maps::{SPECS, count},
     read::terminated,
     thread::{
-        self, begin, clear_principal, current, current_or_new, set_duration, sql_terminated, submit, submit_unfinished,
+        self, begin, clear_principal, current, current_or_new, set_duration, sql_terminated, submit,
+        submit_unfinished,
     },
 };
 

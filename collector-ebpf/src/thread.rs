@@ -5,11 +5,14 @@ use aya_ebpf::{
     helpers::{
         bpf_get_current_pid_tgid,
         generated::{
-            bpf_ktime_get_boot_ns, bpf_probe_read_user as read_raw, bpf_probe_read_user_str as read_string_raw,
+            bpf_ktime_get_boot_ns, bpf_probe_read_user as read_raw,
+            bpf_probe_read_user_str as read_string_raw,
         },
     },
 };
-use whence_abi::record::{INLINE_SQL_BYTES, Overflow, Record, TAIL_BYTES, Thread, bit, kind, outcome, phase, string};
+use whence_abi::record::{
+    INLINE_SQL_BYTES, Overflow, Record, TAIL_BYTES, Thread, bit, kind, outcome, phase, string,
+};
 
 use crate::{
     maps::{EMPTY_THREAD, RING, THREADS, count, sql_bytes, wake_bytes},
@@ -182,7 +185,9 @@ pub fn sql_terminated(thread: &mut Thread, address: u64) {
     if sql_bytes() <= INLINE_SQL_BYTES {
         return;
     }
-    if overflow_terminated::<8192>(thread, address, false) || overflow_terminated::<65536>(thread, address, true) {
+    if overflow_terminated::<8192>(thread, address, false)
+        || overflow_terminated::<65536>(thread, address, true)
+    {
         thread.record.present |= bit::OVERFLOW;
     } else {
         count(|counters| counters.sql_cut += 1);

@@ -1,3 +1,4 @@
 //! The collector: finds database servers, records what is done in them, and ships it.
 
+pub mod decode;
 pub mod probe;

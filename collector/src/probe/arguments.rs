@@ -99,7 +99,11 @@ fn x86_64(
     }
     if let Some(name) = place.strip_prefix('%') {
         // `%ah` and its like, the second byte of their register, are not among the names.
-        return Ok(x86_64_register(name).map(|register| Argument { form: form::REGISTER, register, ..Argument::NONE }));
+        return Ok(x86_64_register(name).map(|register| Argument {
+            form: form::REGISTER,
+            register,
+            ..Argument::NONE
+        }));
     }
     let Some((displacement, inner)) = place.strip_suffix(')').and_then(|place| place.split_once('(')) else {
         return Ok(None);
@@ -113,7 +117,11 @@ fn x86_64(
     };
     let parts: Vec<&str> = inner.split(',').map(str::trim).collect();
     let register = |text: &str| {
-        if text.is_empty() { Some(NO_REGISTER) } else { text.strip_prefix('%').and_then(x86_64_wide_register) }
+        if text.is_empty() {
+            Some(NO_REGISTER)
+        } else {
+            text.strip_prefix('%').and_then(x86_64_wide_register)
+        }
     };
     let (base, index, scale) = match parts[..] {
         [base] => (register(base), Some(NO_REGISTER), Some(0)),
@@ -215,7 +223,8 @@ fn aarch64(place: &str) -> Result<Option<Argument>, NoSuchSymbol> {
     Ok(match parts[..] {
         [base] => address(base).map(|base| memory(base, NO_REGISTER, 0, 0)),
         [base, second] => address(base).and_then(|base| {
-            let displacement = number(second.trim_start_matches('#')).map(|value| memory(base, NO_REGISTER, 0, value));
+            let displacement =
+                number(second.trim_start_matches('#')).map(|value| memory(base, NO_REGISTER, 0, value));
             displacement.or_else(|| address(second).map(|index| memory(base, index, 0, 0)))
         }),
         [base, index, scale] => address(base).zip(address(index)).and_then(|(base, index)| {
@@ -314,7 +323,11 @@ mod tests {
         let start = x86("8@7008(%rbx) 4@%r14d 8@%rdx 8@328(%rax)").unwrap();
         assert_eq!(start[0], sized(8, memory(RBX, NO_REGISTER, 0, 7008)));
         assert_eq!(start[3], sized(8, memory(RAX, NO_REGISTER, 0, 328)));
-        for text in ["8@7008(%rbx) 8@%rdx 8@328(%rax)", "-4@%r12d 8@7008(%rbx)", "8@80(%rbx) 8@7008(%rbx) 8@%rax 8@%rcx 8@328(%rdx)"] {
+        for text in [
+            "8@7008(%rbx) 8@%rdx 8@328(%rax)",
+            "-4@%r12d 8@7008(%rbx)",
+            "8@80(%rbx) 8@7008(%rbx) 8@%rax 8@%rcx 8@328(%rdx)",
+        ] {
             assert!(x86(text).is_ok(), "{text}");
         }
     }
@@ -338,7 +351,18 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused() {
-        for text in ["8@%ah", "8@%xmm0", "8@", "8@(%eax)", "8@4", "8@(%rax,%rcx,3)", "8@()", "8@16(%rip)", "8@%fs:40", "8@$x"] {
+        for text in [
+            "8@%ah",
+            "8@%xmm0",
+            "8@",
+            "8@(%eax)",
+            "8@4",
+            "8@(%rax,%rcx,3)",
+            "8@()",
+            "8@16(%rip)",
+            "8@%fs:40",
+            "8@$x",
+        ] {
             assert!(matches!(x86(text), Err(SpecError::UnknownForm { .. })), "{text}: {:?}", x86(text));
         }
         for text in ["3@%rax", "16@%rax", "x@%rax", "8f@%xmm0", "-128@%rax"] {

@@ -94,21 +94,14 @@ pub fn attach(program: BorrowedFd<'_>, place: &Place<'_>) -> io::Result<OwnedFd>
 /// Gives `object` a name in the BPF file system, under which it outlives this process.
 pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let name = CString::new(path.as_os_str().as_bytes())?;
-    let attr = Pin {
-        path: name.as_ptr() as u64,
-        object: object.as_raw_fd().cast_unsigned(),
-        flags: 0,
-    };
+    let attr = Pin { path: name.as_ptr() as u64, object: object.as_raw_fd().cast_unsigned(), flags: 0 };
     bpf(BPF_OBJ_PIN, &attr).map(drop)
 }
 
 /// Opens what is pinned at `path`.
 pub fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     let name = CString::new(path.as_os_str().as_bytes())?;
-    let attr = Pin {
-        path: name.as_ptr() as u64,
-        ..Pin::default()
-    };
+    let attr = Pin { path: name.as_ptr() as u64, ..Pin::default() };
     // SAFETY: the kernel has just given us this descriptor.
     bpf(BPF_OBJ_GET, &attr).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
 }

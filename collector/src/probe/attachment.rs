@@ -94,7 +94,11 @@ struct Wanted {
 }
 
 /// Attaches to the functions of `binary`.
-pub fn functions(probes: &mut Probes, binary: &Path, targets: &FunctionTargets) -> Result<Attachment, ProbeError> {
+pub fn functions(
+    probes: &mut Probes,
+    binary: &Path,
+    targets: &FunctionTargets,
+) -> Result<Attachment, ProbeError> {
     let file = File::open(binary).map_err(|source| attach_error("its functions", binary, source))?;
     let want = |place: &str, program, offset, at_return| Wanted {
         place: place.to_owned(),
@@ -162,7 +166,9 @@ fn attach_all(
     wanted: Vec<Wanted>,
 ) -> Result<Attachment, ProbeError> {
     let directory = match &probes.pins {
-        Some(pins) => Some(pins.of_binary(binary).map_err(|source| attach_error("its inode", binary, source))?),
+        Some(pins) => {
+            Some(pins.of_binary(binary).map_err(|source| attach_error("its inode", binary, source))?)
+        }
         None => None,
     };
     let pinned = directory.as_deref().map(pinned_probes).unwrap_or_default();
@@ -183,9 +189,11 @@ fn attach_all(
         if !attachment.places.contains(&want.place) {
             attachment.places.push(want.place.clone());
         }
-        let same = |link: &LinkName| link.program == want.program && link.offset == want.offset && link.slot == slot;
+        let same =
+            |link: &LinkName| link.program == want.program && link.offset == want.offset && link.slot == slot;
         if let Some((_, path)) = pinned.iter().find(|(link, _)| same(link)) {
-            let link = attach::open_pinned(path).map_err(|source| attach_error(&want.place, binary, source))?;
+            let link =
+                attach::open_pinned(path).map_err(|source| attach_error(&want.place, binary, source))?;
             attachment.links.push(link);
             continue;
         }
@@ -207,7 +215,8 @@ fn attach_all(
             at_return: want.at_return,
             cookie: u64::from(spec.unwrap_or(slot)),
         };
-        let link = attach::attach(program, &place).map_err(|source| attach_error(&want.place, binary, source))?;
+        let link =
+            attach::attach(program, &place).map_err(|source| attach_error(&want.place, binary, source))?;
         if let Some(directory) = &directory {
             let name = LinkName { program: want.program.to_owned(), offset: want.offset, slot, spec };
             let path = directory.join(name.to_string());
@@ -226,7 +235,8 @@ fn pinned_probes(directory: &Path) -> Vec<(LinkName, PathBuf)> {
     let Ok(entries) = fs::read_dir(directory) else {
         return Vec::new();
     };
-    let named = |entry: fs::DirEntry| Some((LinkName::parse(&entry.file_name().to_string_lossy())?, entry.path()));
+    let named =
+        |entry: fs::DirEntry| Some((LinkName::parse(&entry.file_name().to_string_lossy())?, entry.path()));
     entries.filter_map(Result::ok).filter_map(named).collect()
 }
 

@@ -53,7 +53,8 @@ impl Tables {
     /// Takes the maps out of `bpf`; `used` places belong to pinned probes.
     pub fn take(bpf: &mut Ebpf, used: &Used) -> Result<Self, ProbeError> {
         let mut map = |name: &'static str| bpf.take_map(name).ok_or(ProbeError::Incomplete(name));
-        let (layouts, specs, threads, counters) = (map("LAYOUTS")?, map("SPECS")?, map("THREADS")?, map("COUNTERS")?);
+        let (layouts, specs, threads, counters) =
+            (map("LAYOUTS")?, map("SPECS")?, map("THREADS")?, map("COUNTERS")?);
         let mut tables = Self {
             layouts: typed("LAYOUTS", layouts)?,
             specs: typed("SPECS", specs)?,
@@ -69,11 +70,14 @@ impl Tables {
 
     fn begin_counters(&mut self, tgid: u32) -> Result<(), ProbeError> {
         let flags = 1; // BPF_NOEXIST: what is counted already stays.
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| ProbeError::Pin { path: PathBuf::new(), source: error })?;
+        let cpus = aya::util::nr_cpus()
+            .map_err(|(_, error)| ProbeError::Pin { path: PathBuf::new(), source: error })?;
         let zero = aya::maps::PerCpuValues::try_from(vec![[0; COUNTERS]; cpus])
             .map_err(|source| ProbeError::Pin { path: PathBuf::new(), source })?;
         match self.counters.insert(tgid, zero, flags) {
-            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {
+                Ok(())
+            }
             other => other.map_err(map_error("COUNTERS")),
         }
     }
@@ -103,7 +107,8 @@ impl Tables {
             Err(MapError::KeyNotFound) => return Ok(Counters::default()),
             Err(error) => return Err(map_error("COUNTERS")(error)),
         };
-        let each = per_cpu.iter().filter_map(|bytes| Counters::split_from(bytes)).map(|(counters, _)| counters);
+        let each =
+            per_cpu.iter().filter_map(|bytes| Counters::split_from(bytes)).map(|(counters, _)| counters);
         Ok(each.fold(Counters::default(), |sum, one| Counters {
             seen: sum.seen + one.seen,
             submitted: sum.submitted + one.submitted,
@@ -117,7 +122,8 @@ impl Tables {
 
     /// Removes all that is kept of process `tgid`; the answer is the records that it did not finish.
     pub fn take_process(&mut self, tgid: u32) -> Result<Vec<Vec<u8>>, ProbeError> {
-        let keys: Vec<u64> = self.threads.keys().filter_map(Result::ok).filter(|key| key >> 32 == u64::from(tgid)).collect();
+        let keys: Vec<u64> =
+            self.threads.keys().filter_map(Result::ok).filter(|key| key >> 32 == u64::from(tgid)).collect();
         let mut unfinished = Vec::new();
         for key in keys {
             if let Ok(bytes) = self.threads.get(&key, 0) {
@@ -127,7 +133,9 @@ impl Tables {
         }
         match self.counters.remove(&tgid) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(unfinished),
-            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(unfinished),
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
+                Ok(unfinished)
+            }
             Err(error) => Err(map_error("COUNTERS")(error)),
         }
     }

@@ -121,7 +121,8 @@ impl Probes {
         if !config.ring_bytes.is_power_of_two() || config.ring_bytes < 4096 {
             return Err(ProbeError::InvalidRing { bytes: config.ring_bytes });
         }
-        let pins = config.pin_directory.as_deref().map(|path| PinDirectory::open(path, OBJECT)).transpose()?;
+        let pins =
+            config.pin_directory.as_deref().map(|path| PinDirectory::open(path, OBJECT)).transpose()?;
         let sql_bytes = u64::from(config.sql_bytes).min(MAX_SQL_BYTES);
         // The reader is woken when the ring is an eighth full, and not for less than makes a wake-up worth it.
         let wake_bytes = u64::from(config.ring_bytes / 8).min(512 << 10);
@@ -156,7 +157,11 @@ impl Probes {
     }
 
     /// Watches every process of `binary` by its functions.
-    pub fn attach_functions(&mut self, binary: &Path, targets: &FunctionTargets) -> Result<Attachment, ProbeError> {
+    pub fn attach_functions(
+        &mut self,
+        binary: &Path,
+        targets: &FunctionTargets,
+    ) -> Result<Attachment, ProbeError> {
         attachment::functions(self, binary, targets)
     }
 

@@ -42,7 +42,8 @@ pub enum NotesError {
 /// All locations of the probes of `provider` in the binary at `path`. Empty: it has none.
 pub fn locations(path: &Path, provider: &str) -> Result<Vec<Location>, NotesError> {
     let cache = ReadCache::new(File::open(path)?);
-    let file = ElfFile::<elf::FileHeader64<object::Endianness>, _>::parse(&cache).map_err(NotesError::NotElf)?;
+    let file =
+        ElfFile::<elf::FileHeader64<object::Endianness>, _>::parse(&cache).map_err(NotesError::NotElf)?;
     let Some(section) = file.section_by_name(".note.stapsdt") else {
         return Ok(Vec::new());
     };
@@ -54,7 +55,8 @@ pub fn locations(path: &Path, provider: &str) -> Result<Vec<Location>, NotesErro
     let base = file.section_by_name(".stapsdt.base").map_or(0, |section| section.address());
     let data = section.data().map_err(NotesError::NotElf)?;
     let segments = Segments::of(&file);
-    let symbol = |name: &str| file.symbols().find(|symbol| symbol.name() == Ok(name)).map(|symbol| symbol.address());
+    let symbol =
+        |name: &str| file.symbols().find(|symbol| symbol.name() == Ok(name)).map(|symbol| symbol.address());
 
     let mut found = Vec::new();
     for note in (Notes { rest: data }) {
@@ -96,8 +98,9 @@ impl Segments {
     {
         let endian = file.endian();
         let loaded = file.elf_program_headers().iter().filter(|header| header.p_type(endian) == elf::PT_LOAD);
-        let parts =
-            loaded.map(|header| (header.p_vaddr(endian).into(), header.p_filesz(endian).into(), header.p_offset(endian).into()));
+        let parts = loaded.map(|header| {
+            (header.p_vaddr(endian).into(), header.p_filesz(endian).into(), header.p_offset(endian).into())
+        });
         Self(parts.collect())
     }
 

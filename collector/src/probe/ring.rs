@@ -138,7 +138,8 @@ impl Ring {
             std::thread::sleep(longest.min(BUSY_WAIT));
             return Ok(());
         }
-        let mut poll = libc::pollfd { fd: self.map.fd().as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut poll =
+            libc::pollfd { fd: self.map.fd().as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let milliseconds = i32::try_from(longest.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: one `pollfd`, which lives until the call returns.
         if unsafe { libc::poll(&raw mut poll, 1, milliseconds) } < 0 {
@@ -178,12 +179,14 @@ impl Mapping {
     fn new(fd: BorrowedFd<'_>, bytes: usize, protection: i32, offset: usize) -> Result<Self, RingError> {
         let offset = i64::try_from(offset).unwrap_or(0);
         // SAFETY: a new mapping at an address of the kernel's choice.
-        let start =
-            unsafe { libc::mmap(ptr::null_mut(), bytes, protection, libc::MAP_SHARED, fd.as_raw_fd(), offset) };
+        let start = unsafe {
+            libc::mmap(ptr::null_mut(), bytes, protection, libc::MAP_SHARED, fd.as_raw_fd(), offset)
+        };
         if start == libc::MAP_FAILED {
             return Err(RingError::Unmappable(io::Error::last_os_error()));
         }
-        let start = NonNull::new(start.cast()).ok_or_else(|| RingError::Unmappable(io::ErrorKind::OutOfMemory.into()))?;
+        let start = NonNull::new(start.cast())
+            .ok_or_else(|| RingError::Unmappable(io::ErrorKind::OutOfMemory.into()))?;
         Ok(Self { start, bytes })
     }
 
