@@ -2,3 +2,8 @@
 
 pub mod decode;
 pub mod probe;
+pub mod seal;
+pub mod settings;
+pub mod ship;
+pub mod spool;
+pub mod status;

@@ -6,9 +6,9 @@ use crate::lexer::{Kind, Token};
 
 /// The first eight bytes of the BLAKE3 hash of the statement's shape.
 pub fn fingerprint(sql: &[u8], tokens: &[Token]) -> u64 {
-    let hash = blake3::hash(&shape(sql, tokens));
-    let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    let mut first = [0; 8];
+    blake3::Hasher::new().update(&shape(sql, tokens)).finalize_xof().fill(&mut first);
+    u64::from_be_bytes(first)
 }
 
 fn shape(sql: &[u8], tokens: &[Token]) -> Vec<u8> {

@@ -48,7 +48,7 @@ pub fn tables(sql: &[u8], tokens: &[Token]) -> Vec<String> {
         let before = at.checked_sub(1).and_then(|before| code.get(before));
         match token.kind {
             Kind::Symbol(b'(') => {
-                functions.push(before.is_some_and(|name| is_any(sql, name, FROM_FUNCTIONS)))
+                functions.push(before.is_some_and(|name| is_any(sql, name, FROM_FUNCTIONS)));
             }
             Kind::Symbol(b')') => drop(functions.pop()),
             Kind::Word if introduces_tables(sql, token, before) => {

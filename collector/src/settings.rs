@@ -1,0 +1,62 @@
+//! The collector's settings, each documented on its field.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+#[derive(Args, Clone, Debug)]
+pub struct Settings {
+    /// URL of an ingest service; give it several times to fail over, in this order.
+    #[arg(long, env = "WHENCE_INGEST_URL", value_name = "URL", value_delimiter = ',', required = true)]
+    pub ingest_url: Vec<String>,
+    /// File with the token that this collector enrols with; needed until it has enrolled.
+    #[arg(long, env = "WHENCE_ENROLL_TOKEN_FILE", value_name = "FILE")]
+    pub enroll_token_file: Option<PathBuf>,
+    /// Directory of the spool, of this collector's identity and of its quarantine.
+    #[arg(long, env = "WHENCE_SPOOL_DIR", value_name = "DIR", default_value = "/var/lib/whence/spool")]
+    pub spool_dir: PathBuf,
+    /// Most bytes that the spool may hold; beyond it the oldest batches are given up and counted as lost.
+    #[arg(long, env = "WHENCE_SPOOL_BYTES", value_name = "BYTES", default_value_t = 4 << 30)]
+    pub spool_bytes: u64,
+    /// Bytes of the ring between the kernel and the collector; a power of two.
+    #[arg(long, env = "WHENCE_RING_BYTES", value_name = "BYTES", default_value_t = 16 << 20)]
+    pub ring_bytes: u32,
+    /// Directory in a BPF file system where probes are pinned, so that the kernel goes on recording while the
+    /// collector is away.
+    #[arg(long, env = "WHENCE_PIN_DIR", value_name = "DIR", default_value = "/sys/fs/bpf/whence")]
+    pub pin_dir: PathBuf,
+    /// How much of the SQL text is kept. Credentials are masked always.
+    #[arg(long, env = "WHENCE_SQL", value_name = "MODE", value_enum, default_value_t = SqlMode::Full)]
+    pub sql: SqlMode,
+    /// Longest SQL text that is kept, in bytes; what is longer is cut and marked.
+    #[arg(long, env = "WHENCE_SQL_BYTES", value_name = "BYTES", default_value_t = 64 << 10)]
+    pub sql_bytes: u32,
+    /// Name of this host in the audit; the host's own name by default.
+    #[arg(long, env = "WHENCE_HOST", value_name = "NAME")]
+    pub host: Option<String>,
+    /// File that says what is attached, for `whence up` and `whence doctor`.
+    #[arg(
+        long,
+        env = "WHENCE_STATUS_FILE",
+        value_name = "FILE",
+        default_value = "/run/whence/collector.json"
+    )]
+    pub status_file: PathBuf,
+    /// Address for `/metrics`, `/live` and `/ready`; none by default.
+    #[arg(long, env = "WHENCE_COLLECTOR_LISTEN", value_name = "ADDR")]
+    pub metrics_listen: Option<SocketAddr>,
+}
+
+/// How much of the SQL text is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SqlMode {
+    /// All of it, but for credentials.
+    Full,
+    /// Every literal as `?`.
+    LiteralsMasked,
+    /// No text, only the statement's fingerprint, class and tables.
+    Fingerprint,
+    /// Neither text nor fingerprint.
+    None,
+}
