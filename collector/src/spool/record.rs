@@ -89,7 +89,9 @@ impl Head {
             batch_hash: head.get(56..88)?.try_into().ok()?,
         };
         let batch = rest.get(..found.length as usize)?;
-        found.matches(batch).then_some(found)
+        // Of the bytes as they lie there: a damaged one may decode to the same fields.
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(head.get(CHECKED_FROM..)?), batch);
+        (checksum == found.checksum).then_some(found)
     }
 
     /// The number that a head at the start of `bytes` would have.
