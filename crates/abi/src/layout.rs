@@ -21,23 +21,14 @@ impl StringField {
     pub const POINTER: u32 = 0;
     /// The object holds the characters.
     pub const INLINE: u32 = 1;
-    pub const ABSENT: Self = Self {
-        offset: ABSENT,
-        form: 0,
-    };
+    pub const ABSENT: Self = Self { offset: ABSENT, form: 0 };
 
     pub const fn pointer(offset: u32) -> Self {
-        Self {
-            offset,
-            form: Self::POINTER,
-        }
+        Self { offset, form: Self::POINTER }
     }
 
     pub const fn inline(offset: u32) -> Self {
-        Self {
-            offset,
-            form: Self::INLINE,
-        }
+        Self { offset, form: Self::INLINE }
     }
 }
 

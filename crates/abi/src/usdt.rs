@@ -38,15 +38,8 @@ pub struct Argument {
 
 impl Argument {
     /// A place for an argument that the probe does not have.
-    pub const NONE: Self = Self {
-        form: 0,
-        bytes: 8,
-        signed: 0,
-        register: NO_REGISTER,
-        index: NO_REGISTER,
-        scale: 0,
-        value: 0,
-    };
+    pub const NONE: Self =
+        Self { form: 0, bytes: 8, signed: 0, register: NO_REGISTER, index: NO_REGISTER, scale: 0, value: 0 };
 }
 
 /// All arguments at one location.

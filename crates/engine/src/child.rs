@@ -38,17 +38,10 @@ pub(crate) fn lock_path(data: &Path) -> PathBuf {
 
 fn lock(data: &Path) -> Result<Flock<File>, EngineError> {
     let path = lock_path(data);
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path);
+    let file = File::options().create(true).truncate(false).read(true).write(true).open(&path);
     let file = file.map_err(file_error(&path))?;
     let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock);
-    let mut locked = locked.map_err(|(_, _)| EngineError::InUse {
-        directory: data.into(),
-    })?;
+    let mut locked = locked.map_err(|(_, _)| EngineError::InUse { directory: data.into() })?;
     locked.set_len(0).map_err(file_error(&path))?;
     write!(locked, "{}", std::process::id()).map_err(file_error(&path))?;
     Ok(locked)
@@ -92,17 +85,11 @@ pub fn run_child(options: &ChildOptions) -> Result<(), EngineError> {
         "--highlight=0".to_owned(),
         "--query=SYSTEM START LISTEN HTTP".to_owned(),
     ];
-    let arguments = arguments
-        .into_iter()
-        .map(CString::new)
-        .collect::<Result<Vec<_>, _>>();
+    let arguments = arguments.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>();
     let arguments = arguments.map_err(|error| file_error(&options.data)(error.into()))?;
     let pointers: Vec<*const c_char> = arguments.iter().map(|argument| argument.as_ptr()).collect();
     let count = c_int::try_from(pointers.len()).unwrap_or(c_int::MAX);
-    let load_error = |source| EngineError::Load {
-        path: options.library.clone(),
-        source,
-    };
+    let load_error = |source| EngineError::Load { path: options.library.clone(), source };
     // SAFETY: the library's integrity was checked when it was unpacked; its initialisers ask nothing of us.
     let library = unsafe { libloading::Library::new(&options.library) }.map_err(load_error)?;
     // SAFETY: the symbol has this type (chdb.h: `chdb_query_cmdline(int argc, char ** argv)`).

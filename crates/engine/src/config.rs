@@ -27,11 +27,7 @@ pub const ACCOUNTS: &[Account] = &[
         ],
         profile: "default",
     },
-    Account {
-        name: "whence_ingest",
-        grants: &["GRANT SELECT, INSERT ON whence.*"],
-        profile: "default",
-    },
+    Account { name: "whence_ingest", grants: &["GRANT SELECT, INSERT ON whence.*"], profile: "default" },
     Account {
         name: "whence_web",
         grants: &[
@@ -42,11 +38,7 @@ pub const ACCOUNTS: &[Account] = &[
         ],
         profile: "default",
     },
-    Account {
-        name: "auditor",
-        grants: &["GRANT SELECT ON whence.*"],
-        profile: "auditor",
-    },
+    Account { name: "auditor", grants: &["GRANT SELECT ON whence.*"], profile: "auditor" },
 ];
 
 /// Writes `config.xml` and `users.xml` into `directory`; returns the path of the first.
@@ -156,7 +148,5 @@ fn users_xml(passwords: &[String]) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

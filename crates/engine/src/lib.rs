@@ -29,18 +29,11 @@ pub enum EngineError {
     )]
     Download { package: String, reason: String },
     #[error("{path} is not the tarball that was pinned: its sha512 is {found}, not {expected}")]
-    Integrity {
-        path: PathBuf,
-        found: String,
-        expected: String,
-    },
+    Integrity { path: PathBuf, found: String, expected: String },
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
     #[error("cannot load the engine from {path}: {source}")]
-    Load {
-        path: PathBuf,
-        source: libloading::Error,
-    },
+    Load { path: PathBuf, source: libloading::Error },
     #[error("cannot start the engine: {0}")]
     Spawn(std::io::Error),
     #[error("{directory} is used by another Whence that is running; stop it, or give another directory")]

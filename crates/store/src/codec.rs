@@ -66,9 +66,7 @@ pub mod fixed {
             fn visit_seq<A: SeqAccess<'de>>(self, mut bytes: A) -> Result<[u8; N], A::Error> {
                 let mut value = [0; N];
                 for (position, byte) in value.iter_mut().enumerate() {
-                    *byte = bytes
-                        .next_element()?
-                        .ok_or_else(|| A::Error::invalid_length(position, &self))?;
+                    *byte = bytes.next_element()?.ok_or_else(|| A::Error::invalid_length(position, &self))?;
                 }
                 Ok(value)
             }

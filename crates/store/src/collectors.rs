@@ -39,10 +39,7 @@ impl Store {
         match self.collector(id).await? {
             Some(known) if known.public_key == public_key => Ok(Enrolment::New),
             Some(known) => judge(&known, public_key),
-            None => Err(StoreError::Corrupt {
-                what: "collectors",
-                value: id.to_string(),
-            }),
+            None => Err(StoreError::Corrupt { what: "collectors", value: id.to_string() }),
         }
     }
 
@@ -53,10 +50,7 @@ impl Store {
 
     /// The key that a collector signs with; none when it never enrolled or was revoked.
     pub async fn key_of(&self, id: CollectorId) -> Result<Option<[u8; 32]>, StoreError> {
-        let known = self
-            .collector(id)
-            .await?
-            .filter(|known| known.revoked_at.is_none());
+        let known = self.collector(id).await?.filter(|known| known.revoked_at.is_none());
         Ok(known.map(|known| known.public_key))
     }
 
@@ -75,11 +69,7 @@ impl Store {
             return Ok(());
         }
         let now = Timestamp::now();
-        let row = CollectorRow {
-            revoked_at: Some(now),
-            changed_at: now,
-            ..known
-        };
+        let row = CollectorRow { revoked_at: Some(now), changed_at: now, ..known };
         self.insert("collectors", &fresh_token(), [&row]).await
     }
 

@@ -57,13 +57,11 @@ impl StoreError {
         };
         match (code, &error) {
             (Some(code), _) if TOO_BIG.contains(&code) => Self::TooBig,
-            (Some(code), _) if MISCONFIGURED.contains(&code) => Self::Misconfigured {
-                reason: first_line(&error),
-            },
+            (Some(code), _) if MISCONFIGURED.contains(&code) => {
+                Self::Misconfigured { reason: first_line(&error) }
+            }
             (None, Error::SchemaMismatch(_) | Error::InvalidParams(_) | Error::Unsupported(_)) => {
-                Self::Misconfigured {
-                    reason: first_line(&error),
-                }
+                Self::Misconfigured { reason: first_line(&error) }
             }
             _ => Self::Retryable { source: error },
         }
@@ -83,14 +81,7 @@ fn code(text: &str) -> Option<u32> {
 }
 
 fn first_line(error: &clickhouse::error::Error) -> String {
-    error
-        .to_string()
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .take(500)
-        .collect()
+    error.to_string().lines().next().unwrap_or_default().chars().take(500).collect()
 }
 
 #[cfg(test)]
@@ -102,14 +93,8 @@ mod tests {
         let error =
             |text: &str| StoreError::from_clickhouse(clickhouse::error::Error::BadResponse(text.into()));
         assert!(matches!(error("Code: 241. DB::Exception: x"), StoreError::TooBig));
-        assert!(matches!(
-            error("Code: 60. DB::Exception: x"),
-            StoreError::Misconfigured { .. }
-        ));
-        assert!(matches!(
-            error("Code: 252. DB::Exception: x"),
-            StoreError::Retryable { .. }
-        ));
+        assert!(matches!(error("Code: 60. DB::Exception: x"), StoreError::Misconfigured { .. }));
+        assert!(matches!(error("Code: 252. DB::Exception: x"), StoreError::Retryable { .. }));
         assert!(matches!(error("gateway"), StoreError::Retryable { .. }));
     }
 }

@@ -44,21 +44,13 @@ impl Store {
             .with_user(options.user)
             .with_password(options.password.expose_secret())
             .with_database(&options.database);
-        Self {
-            client,
-            database: options.database,
-        }
+        Self { client, database: options.database }
     }
 
     /// Whether ClickHouse answers and knows this user.
     pub async fn ping(&self) -> Result<(), StoreError> {
         // A database that does not exist yet is no reason to fail.
-        let one = self
-            .client
-            .clone()
-            .with_database("system")
-            .query("SELECT 1")
-            .fetch_one::<u8>();
+        let one = self.client.clone().with_database("system").query("SELECT 1").fetch_one::<u8>();
         one.await.map(drop).map_err(StoreError::from_clickhouse)
     }
 

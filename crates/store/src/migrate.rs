@@ -24,11 +24,7 @@ pub enum MigrateError {
         "migration {name} was changed after it was applied (it was {applied}, and is {found}); \
          restore the file and put the change into a new one"
     )]
-    Changed {
-        name: String,
-        applied: String,
-        found: String,
-    },
+    Changed { name: String, applied: String, found: String },
     #[error("migration {name}: {source}")]
     Failed { name: String, source: StoreError },
     #[error("the schema is older than this program: {missing} has not been applied; run `whence migrate`")]
@@ -49,14 +45,8 @@ pub struct Migration {
 
 /// All migrations, in order.
 pub const MIGRATIONS: &[Migration] = &[
-    Migration {
-        name: "0001_audit",
-        sql: include_str!("../../../migrations/0001_audit.sql"),
-    },
-    Migration {
-        name: "0002_people",
-        sql: include_str!("../../../migrations/0002_people.sql"),
-    },
+    Migration { name: "0001_audit", sql: include_str!("../../../migrations/0001_audit.sql") },
+    Migration { name: "0002_people", sql: include_str!("../../../migrations/0002_people.sql") },
 ];
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations
@@ -91,9 +81,7 @@ impl Store {
     /// [`Store::migrate`] with other migrations, for tests.
     pub async fn migrate_with(&self, migrations: &[Migration]) -> Result<(), MigrateError> {
         let server = self.client().clone().with_database("system");
-        let create = server
-            .query("CREATE DATABASE IF NOT EXISTS ?")
-            .bind(Identifier(&self.database));
+        let create = server.query("CREATE DATABASE IF NOT EXISTS ?").bind(Identifier(&self.database));
         create.execute().await.map_err(StoreError::from)?;
         self.execute(TABLE).await?;
         let applied = self.applied().await?;
@@ -104,10 +92,7 @@ impl Store {
             }
             for statement in statements(migration.sql) {
                 let done = self.execute(&statement).await;
-                done.map_err(|source| MigrateError::Failed {
-                    name: migration.name.into(),
-                    source,
-                })?;
+                done.map_err(|source| MigrateError::Failed { name: migration.name.into(), source })?;
             }
             let row = AppliedRow {
                 name: migration.name.into(),
@@ -126,9 +111,7 @@ impl Store {
         refuse_unknown(MIGRATIONS, &applied)?;
         for migration in MIGRATIONS {
             if !is_applied(migration, &applied)? {
-                return Err(MigrateError::Behind {
-                    missing: migration.name.into(),
-                });
+                return Err(MigrateError::Behind { missing: migration.name.into() });
             }
         }
         Ok(())
@@ -148,11 +131,9 @@ fn is_applied(migration: &Migration, applied: &[AppliedRow]) -> Result<bool, Mig
     let found = migration.sha256();
     let rows = applied.iter().filter(|row| row.name == migration.name);
     match rows.map(|row| &row.sha256).find(|sha256| **sha256 != found) {
-        Some(other) => Err(MigrateError::Changed {
-            name: migration.name.into(),
-            applied: other.clone(),
-            found,
-        }),
+        Some(other) => {
+            Err(MigrateError::Changed { name: migration.name.into(), applied: other.clone(), found })
+        }
         None => Ok(applied.iter().any(|row| row.name == migration.name)),
     }
 }
@@ -160,9 +141,7 @@ fn is_applied(migration: &Migration, applied: &[AppliedRow]) -> Result<bool, Mig
 fn refuse_unknown(migrations: &[Migration], applied: &[AppliedRow]) -> Result<(), MigrateError> {
     let known = |name: &str| migrations.iter().any(|migration| migration.name == name);
     match applied.iter().find(|row| !known(&row.name)) {
-        Some(row) => Err(MigrateError::Ahead {
-            name: row.name.clone(),
-        }),
+        Some(row) => Err(MigrateError::Ahead { name: row.name.clone() }),
         None => Ok(()),
     }
 }
@@ -227,21 +206,14 @@ mod tests {
     #[test]
     fn statements_are_split_outside_of_strings_and_comments() {
         let sql = "-- a; b\nCREATE 'x;--y''z\\'; '; /* ; */ SELECT `a;b`;\n\n;SELECT \"密;\" -- end";
-        assert_eq!(
-            statements(sql),
-            ["CREATE 'x;--y''z\\'; '", "SELECT `a;b`", "SELECT \"密;\""]
-        );
+        assert_eq!(statements(sql), ["CREATE 'x;--y''z\\'; '", "SELECT `a;b`", "SELECT \"密;\""]);
     }
 
     #[test]
     fn every_statement_can_be_run_again() {
         for migration in MIGRATIONS {
             for statement in statements(migration.sql) {
-                assert!(
-                    statement.contains("IF NOT EXISTS"),
-                    "{}: {statement}",
-                    migration.name
-                );
+                assert!(statement.contains("IF NOT EXISTS"), "{}: {statement}", migration.name);
             }
         }
     }

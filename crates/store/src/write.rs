@@ -41,10 +41,8 @@ impl Store {
             return Err(StoreError::Rejected { reason });
         }
         let stored = self.stored_sequences(batch).await?;
-        let missing: Vec<&EventRow> = events
-            .iter()
-            .filter(|event| !stored.contains(&event.sequence))
-            .collect();
+        let missing: Vec<&EventRow> =
+            events.iter().filter(|event| !stored.contains(&event.sequence)).collect();
         let token = token(batch, &stored);
         self.insert("events", &token, missing).await?;
         self.insert("coverage", &token, coverage).await?;
@@ -76,14 +74,9 @@ impl Store {
             AND started_at BETWEEN fromUnixTimestamp64Nano({first:Int64}, 'UTC') \
                 AND fromUnixTimestamp64Nano({last:Int64}, 'UTC')";
         let query = self.client().query(sql);
-        let query = query
-            .param("id", batch.batch_id.to_string())
-            .param("collector", batch.collector_id.to_string());
-        let rows = query
-            .param("first", first.0)
-            .param("last", last.0)
-            .fetch_all::<u64>()
-            .await?;
+        let query =
+            query.param("id", batch.batch_id.to_string()).param("collector", batch.collector_id.to_string());
+        let rows = query.param("first", first.0).param("last", last.0).fetch_all::<u64>().await?;
         Ok(rows.into_iter().collect())
     }
 
@@ -120,10 +113,7 @@ fn token(batch: &BatchRow, stored: &HashSet<u64>) -> String {
     }
     let mut sequences: Vec<u64> = stored.iter().copied().collect();
     sequences.sort_unstable();
-    let bytes: Vec<u8> = sequences
-        .iter()
-        .flat_map(|sequence| sequence.to_be_bytes())
-        .collect();
+    let bytes: Vec<u8> = sequences.iter().flat_map(|sequence| sequence.to_be_bytes()).collect();
     format!("{}-{}", batch.batch_id, hex::encode(Sha256::digest(bytes)))
 }
 

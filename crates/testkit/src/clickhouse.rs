@@ -18,9 +18,7 @@ pub fn clickhouse() -> &'static Engine {
     static ENGINE: OnceLock<Result<Engine, String>> = OnceLock::new();
     let engine = ENGINE.get_or_init(|| {
         // A test's runtime ends with the test; the engine's supervisor needs one that stays.
-        std::thread::spawn(start)
-            .join()
-            .unwrap_or_else(|_| Err("its thread panicked".into()))
+        std::thread::spawn(start).join().unwrap_or_else(|_| Err("its thread panicked".into()))
     });
     match engine {
         Ok(engine) => engine,
@@ -38,10 +36,7 @@ fn start() -> Result<Engine, String> {
             child: vec![program.display().to_string()],
             pid_file: None,
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let engine = runtime.block_on(Engine::start(options))?;
         std::mem::forget(runtime);
         anyhow::Ok(engine)
@@ -55,12 +50,8 @@ fn remove_at_exit(directory: tempfile::TempDir) -> PathBuf {
     let path = directory.keep();
     let script = "while kill -0 \"$1\" 2>/dev/null; do sleep 1; done; sleep 3; rm -rf -- \"$2\"";
     let mut cleaner = Command::new("sh");
-    cleaner
-        .args(["-c", script, "sh", &std::process::id().to_string()])
-        .arg(&path);
-    cleaner
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null());
+    cleaner.args(["-c", script, "sh", &std::process::id().to_string()]).arg(&path);
+    cleaner.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
     std::os::unix::process::CommandExt::process_group(&mut cleaner, 0);
     // Without it a directory stays in the temporary directory, nothing worse.
     let _ = cleaner.stderr(std::process::Stdio::null()).spawn();
@@ -139,9 +130,7 @@ fn options(engine: &Engine, database: &str) -> ConnectOptions {
     ConnectOptions {
         url: engine.url(),
         user: "whence_migrate".into(),
-        password: engine
-            .password("whence_migrate")
-            .unwrap_or_else(|_| SecretString::from("")),
+        password: engine.password("whence_migrate").unwrap_or_else(|_| SecretString::from("")),
         database: database.into(),
     }
 }

@@ -77,10 +77,7 @@ impl Store {
                 AND span_to > fromUnixTimestamp64Nano({from:Int64}, 'UTC')
                 AND ({all:Bool} OR instance_id = {instance:UUID})
             ORDER BY instance_id, span_from";
-        let query = self
-            .ask(sql)
-            .param("from", window.from.0)
-            .param("to", window.to.0);
+        let query = self.ask(sql).param("from", window.from.0).param("to", window.to.0);
         let query = query.param("all", instance.is_none());
         let wanted = instance.map_or_else(Uuid::nil, |instance| instance.0).to_string();
         let spans: Vec<SpanRow> = query.param("instance", wanted).fetch_all().await?;
@@ -122,10 +119,7 @@ impl Store {
 
 impl InstanceCoverage {
     fn add(&mut self, row: &SpanRow, window: Window) {
-        let span = Span {
-            from: row.span_from.max(window.from),
-            to: row.span_to.min(window.to),
-        };
+        let span = Span { from: row.span_from.max(window.from), to: row.span_to.min(window.to) };
         match row.state.as_str() {
             "watched" => self.watched.push(span),
             "not_running" => self.not_running.push(span),
@@ -162,10 +156,7 @@ fn complement(merged: &[Span], whole: Span) -> Vec<Span> {
     let mut rest = Vec::new();
     let mut from = whole.from;
     for span in merged {
-        rest.push(Span {
-            from,
-            to: span.from.min(whole.to),
-        });
+        rest.push(Span { from, to: span.from.min(whole.to) });
         from = from.max(span.to);
     }
     rest.push(Span { from, to: whole.to });
@@ -178,22 +169,12 @@ mod tests {
     use super::*;
 
     fn span(from: i64, to: i64) -> Span {
-        Span {
-            from: Timestamp(from),
-            to: Timestamp(to),
-        }
+        Span { from: Timestamp(from), to: Timestamp(to) }
     }
 
     #[test]
     fn spans_that_touch_are_one() {
-        let spans = vec![
-            span(5, 7),
-            span(1, 3),
-            span(3, 4),
-            span(6, 6),
-            span(2, 3),
-            span(9, 9),
-        ];
+        let spans = vec![span(5, 7), span(1, 3), span(3, 4), span(6, 6), span(2, 3), span(9, 9)];
         assert_eq!(merge(spans), [span(1, 4), span(5, 7)]);
     }
 
@@ -201,14 +182,8 @@ mod tests {
     fn the_complement_and_the_spans_make_the_whole() {
         assert_eq!(complement(&[], span(0, 10)), [span(0, 10)]);
         assert_eq!(complement(&[span(0, 10)], span(0, 10)), []);
-        assert_eq!(
-            complement(&[span(2, 4), span(6, 12)], span(0, 10)),
-            [span(0, 2), span(4, 6)]
-        );
-        assert_eq!(
-            complement(&[span(0, 4), span(11, 12)], span(5, 10)),
-            [span(5, 10)]
-        );
+        assert_eq!(complement(&[span(2, 4), span(6, 12)], span(0, 10)), [span(0, 2), span(4, 6)]);
+        assert_eq!(complement(&[span(0, 4), span(11, 12)], span(5, 10)), [span(5, 10)]);
         assert_eq!(complement(&[], span(10, 5)), []);
     }
 }

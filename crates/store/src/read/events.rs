@@ -56,11 +56,7 @@ impl FromStr for Cursor {
 
 impl Cursor {
     fn after(row: &EventRow) -> Self {
-        Self {
-            started_at: row.started_at,
-            collector: row.collector_id,
-            sequence: row.sequence,
-        }
+        Self { started_at: row.started_at, collector: row.collector_id, sequence: row.sequence }
     }
 }
 
@@ -159,11 +155,7 @@ impl Store {
                  FROM events WHERE {} GROUP BY bucket",
                 filter.conditions()
             );
-            let rows: Vec<BucketRow> = filter
-                .bind(self.ask(&sql))
-                .param("width", width)
-                .fetch_all()
-                .await?;
+            let rows: Vec<BucketRow> = filter.bind(self.ask(&sql)).param("width", width).fetch_all().await?;
             for row in rows {
                 let Some(bar) = bars.get_mut(row.bucket as usize) else {
                     continue;
@@ -210,18 +202,9 @@ fn bars(window: Window, buckets: u32) -> Vec<Bucket> {
     let width = (length / buckets + i64::from(length % buckets != 0)).max(1);
     let bar = |number: i64| {
         let from = window.from.plus_ns(number.saturating_mul(width));
-        Bucket {
-            from,
-            to: from.plus_ns(width),
-            ok: 0,
-            error: 0,
-            gap: 0,
-        }
+        Bucket { from, to: from.plus_ns(width), ok: 0, error: 0, gap: 0 }
     };
-    (0..buckets)
-        .map(bar)
-        .take_while(|bar| bar.from < window.to)
-        .collect()
+    (0..buckets).map(bar).take_while(|bar| bar.from < window.to).collect()
 }
 
 #[cfg(test)]
@@ -230,11 +213,8 @@ mod tests {
 
     #[test]
     fn a_cursor_comes_back_from_its_text() {
-        let cursor = Cursor {
-            started_at: Timestamp(i64::MAX),
-            collector: Uuid::from_u128(5),
-            sequence: u64::MAX,
-        };
+        let cursor =
+            Cursor { started_at: Timestamp(i64::MAX), collector: Uuid::from_u128(5), sequence: u64::MAX };
         assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
         for wrong in ["", "00", "zz", &"0".repeat(66), "密"] {
             assert!(wrong.parse::<Cursor>().is_err(), "{wrong}");
@@ -243,10 +223,7 @@ mod tests {
 
     #[test]
     fn bars_cover_the_window() {
-        let window = |to| Window {
-            from: Timestamp(100),
-            to: Timestamp(to),
-        };
+        let window = |to| Window { from: Timestamp(100), to: Timestamp(to) };
         assert_eq!(bars(window(100), 10).len(), 0);
         assert_eq!(bars(window(103), 10).len(), 3);
         let bars = bars(window(1101), 10);

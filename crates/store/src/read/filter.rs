@@ -38,9 +38,7 @@ impl ClientFilter {
     /// A network where there is a slash, an address where it is one, else a host name.
     pub fn parse(text: &str) -> Result<Self, InvalidClient> {
         let text = text.trim();
-        let invalid = || InvalidClient {
-            text: text.chars().take(100).collect(),
-        };
+        let invalid = || InvalidClient { text: text.chars().take(100).collect() };
         if let Ok(network) = text.parse() {
             return Ok(Self::Network(network));
         }
@@ -150,24 +148,12 @@ impl EventFilter {
         add(self.instance.is_some(), "instance_id = {instance:UUID}");
         add(self.host.is_some(), "host = {host:String}");
         add(self.database.is_some(), "database = {database:String}");
-        add(
-            !self.commands.is_empty(),
-            "has({commands:Array(String)}, command)",
-        );
-        add(
-            !self.classes.is_empty(),
-            "has({classes:Array(String)}, statement_class)",
-        );
+        add(!self.commands.is_empty(), "has({commands:Array(String)}, command)");
+        add(!self.classes.is_empty(), "has({classes:Array(String)}, statement_class)");
         add(!self.kinds.is_empty(), "has({kinds:Array(String)}, kind)");
         add(self.result.is_some(), "result = {result:String}");
-        add(
-            self.text.is_some(),
-            "positionCaseInsensitiveUTF8(sql_text, {text:String}) > 0",
-        );
-        add(
-            self.connection_id.is_some(),
-            "connection_id = {connection_id:UInt64}",
-        );
+        add(self.text.is_some(), "positionCaseInsensitiveUTF8(sql_text, {text:String}) > 0");
+        add(self.connection_id.is_some(), "connection_id = {connection_id:UInt64}");
         add(
             self.server_started_at.is_some(),
             "server_started_at = fromUnixTimestamp64Nano({server_started_at:Int64}, 'UTC')",
@@ -193,9 +179,7 @@ impl EventFilter {
             query = query.param("client", host);
         }
         if let Some((first, last)) = self.client.as_ref().and_then(ClientFilter::range) {
-            query = query
-                .param("client_first", first.to_string())
-                .param("client_last", last.to_string());
+            query = query.param("client_first", first.to_string()).param("client_last", last.to_string());
         }
         for (name, value) in [
             ("host", &self.host),
@@ -231,23 +215,11 @@ mod tests {
 
     #[test]
     fn a_client_is_a_network_an_address_or_a_host() {
-        assert_eq!(
-            range("10.1.2.3/8"),
-            ("::ffff:10.0.0.0".into(), "::ffff:10.255.255.255".into())
-        );
-        assert_eq!(
-            range("0.0.0.0/0"),
-            ("::ffff:0.0.0.0".into(), "::ffff:255.255.255.255".into())
-        );
+        assert_eq!(range("10.1.2.3/8"), ("::ffff:10.0.0.0".into(), "::ffff:10.255.255.255".into()));
+        assert_eq!(range("0.0.0.0/0"), ("::ffff:0.0.0.0".into(), "::ffff:255.255.255.255".into()));
         assert_eq!(range("::/0").1, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff");
-        assert_eq!(
-            range(" 2001:db8::1 "),
-            ("2001:db8::1".into(), "2001:db8::1".into())
-        );
-        assert_eq!(
-            ClientFilter::parse("web%").unwrap(),
-            ClientFilter::Host("web%".into())
-        );
+        assert_eq!(range(" 2001:db8::1 "), ("2001:db8::1".into(), "2001:db8::1".into()));
+        assert_eq!(ClientFilter::parse("web%").unwrap(), ClientFilter::Host("web%".into()));
         for wrong in ["", " ", "10.0.0.0/33", "host/8"] {
             assert!(ClientFilter::parse(wrong).is_err(), "{wrong}");
         }

@@ -134,12 +134,6 @@ impl Store {
         failed_logins.truncate(MAX_REPORT_ROWS);
         let mut coverage = self.coverage(scope.window, scope.instance).await?;
         coverage.retain(|instance| scope.host.as_ref().is_none_or(|host| *host == instance.host));
-        Ok(AccessReport {
-            rows,
-            failed_logins,
-            totals,
-            cut_off,
-            coverage,
-        })
+        Ok(AccessReport { rows, failed_logins, totals, cut_off, coverage })
     }
 }

@@ -77,9 +77,7 @@ impl Store {
             FROM batches FINAL GROUP BY collector_id";
         let sent: Vec<SentRow> = self.ask(sql).fetch_all().await?;
         let collectors = self.list_collectors().await?.into_iter().map(|collector| {
-            let sent = sent
-                .iter()
-                .find(|sent| sent.collector_id == collector.collector_id);
+            let sent = sent.iter().find(|sent| sent.collector_id == collector.collector_id);
             CollectorStatus {
                 last_seen: sent.map(|sent| sent.last_seen),
                 batches: sent.map_or(0, |sent| sent.batches),

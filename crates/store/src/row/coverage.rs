@@ -57,10 +57,7 @@ impl CoverageRow {
         received_at: Timestamp,
     ) -> Self {
         let server = &coverage.server;
-        let lost = coverage
-            .lost
-            .iter()
-            .map(|(reason, events)| (reason.as_str().to_owned(), *events));
+        let lost = coverage.lost.iter().map(|(reason, events)| (reason.as_str().to_owned(), *events));
         Self {
             collector_id: collector.0,
             batch_id: batch.0,
@@ -105,9 +102,7 @@ impl CoverageRow {
                 process_started_at: self.server_started_at,
             },
             state: parse("state", &self.state, CoverageState::parse)?,
-            provider: provider
-                .map(|text| parse("provider", text, Provider::parse))
-                .transpose()?,
+            provider: provider.map(|text| parse("provider", text, Provider::parse)).transpose()?,
             from: self.span_from,
             to: self.span_to,
             seen: self.seen,

@@ -113,9 +113,7 @@ impl EventRow {
             sql_original_bytes: sql.map(|sql| sql.original_bytes),
             sql_truncated: sql.map(|sql| sql.truncated),
             fingerprint: statement.and_then(|statement| statement.fingerprint),
-            tables: statement
-                .map(|statement| statement.tables.clone())
-                .unwrap_or_default(),
+            tables: statement.map(|statement| statement.tables.clone()).unwrap_or_default(),
             result: outcome.result,
             error_code: outcome.error_code,
             sqlstate: outcome.sqlstate,
@@ -150,10 +148,7 @@ impl EventRow {
                 process_started_at: self.server_started_at,
             },
             principal: self.principal()?,
-            session: Session {
-                connection_id: self.connection_id,
-                database: self.database.clone(),
-            },
+            session: Session { connection_id: self.connection_id, database: self.database.clone() },
             command: self.command_code.map(Command),
             statement: self.statement()?,
             outcome: self.outcome()?,
@@ -169,9 +164,7 @@ impl EventRow {
             client_host: self.client_host.clone(),
             client_ip: self.client_ip.map(from_ipv6),
             client_port: self.client_port,
-            transport: transport
-                .map(|text| parse("transport", text, Transport::parse))
-                .transpose()?,
+            transport: transport.map(|text| parse("transport", text, Transport::parse)).transpose()?,
             tls: self.tls,
         })
     }
@@ -182,11 +175,7 @@ impl EventRow {
         };
         Ok(Some(Statement {
             class: parse("statement_class", class, StatementClass::parse)?,
-            sql: text(
-                self.sql_text.as_ref(),
-                self.sql_original_bytes,
-                self.sql_truncated,
-            ),
+            sql: text(self.sql_text.as_ref(), self.sql_original_bytes, self.sql_truncated),
             fingerprint: self.fingerprint,
             tables: self.tables.clone(),
         }))
@@ -197,10 +186,7 @@ impl EventRow {
             return Ok(None);
         };
         let outcome = match result.as_str() {
-            "ok" => Outcome::Ok {
-                rows_sent: self.rows_sent,
-                rows_affected: self.rows_affected,
-            },
+            "ok" => Outcome::Ok { rows_sent: self.rows_sent, rows_affected: self.rows_affected },
             "error" => Outcome::Error {
                 code: self.error_code,
                 sqlstate: self.sqlstate.clone(),
@@ -252,30 +238,13 @@ impl OutcomeColumns {
         };
         let result = Some(outcome.as_str().to_owned());
         match outcome.clone() {
-            Outcome::Ok {
-                rows_sent,
-                rows_affected,
-            } => Self {
-                result,
-                rows_sent,
-                rows_affected,
-                ..Self::default()
-            },
-            Outcome::Error {
-                code,
-                sqlstate,
-                message,
-            } => Self {
-                result,
-                error_code: code,
-                sqlstate,
-                message,
-                ..Self::default()
-            },
-            Outcome::Unfinished => Self {
-                result,
-                ..Self::default()
-            },
+            Outcome::Ok { rows_sent, rows_affected } => {
+                Self { result, rows_sent, rows_affected, ..Self::default() }
+            }
+            Outcome::Error { code, sqlstate, message } => {
+                Self { result, error_code: code, sqlstate, message, ..Self::default() }
+            }
+            Outcome::Unfinished => Self { result, ..Self::default() },
         }
     }
 }

@@ -84,8 +84,5 @@ pub(crate) fn parse<T>(
     text: &str,
     parse: impl Fn(&str) -> Option<T>,
 ) -> Result<T, StoreError> {
-    parse(text).ok_or_else(|| StoreError::Corrupt {
-        what,
-        value: text.chars().take(100).collect(),
-    })
+    parse(text).ok_or_else(|| StoreError::Corrupt { what, value: text.chars().take(100).collect() })
 }

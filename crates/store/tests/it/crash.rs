@@ -30,24 +30,14 @@ async fn a_confirmed_batch_survives_the_death_of_the_engine() {
     connect("whence_migrate").migrate().await.unwrap();
     let store = connect("whence_ingest");
     let first = batch(1, &[query(1, NOON)], &[]);
-    store
-        .write_batch(&first.manifest, &first.events, &first.coverage)
-        .await
-        .unwrap();
+    store.write_batch(&first.manifest, &first.events, &first.coverage).await.unwrap();
 
-    let pid: i32 = std::fs::read_to_string(&pid_file)
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
+    let pid: i32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
 
     let deadline = Instant::now() + Duration::from_secs(30);
     let written = loop {
-        match store
-            .write_batch(&first.manifest, &first.events, &first.coverage)
-            .await
-        {
+        match store.write_batch(&first.manifest, &first.events, &first.coverage).await {
             Ok(written) => break written,
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }

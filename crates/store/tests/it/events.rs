@@ -48,10 +48,7 @@ pub fn query(sequence: u64, at: Timestamp) -> Event {
             transport: Some(Transport::Tcp),
             tls: None,
         },
-        session: Session {
-            connection_id: Some(17),
-            database: Some("shop".into()),
-        },
+        session: Session { connection_id: Some(17), database: Some("shop".into()) },
         command: Some(Command::QUERY),
         statement: Some(Statement {
             class: StatementClass::Read,
@@ -59,10 +56,7 @@ pub fn query(sequence: u64, at: Timestamp) -> Event {
             fingerprint: Some(7),
             tables: vec![],
         }),
-        outcome: Some(Outcome::Ok {
-            rows_sent: Some(1),
-            rows_affected: None,
-        }),
+        outcome: Some(Outcome::Ok { rows_sent: Some(1), rows_affected: None }),
         gap: None,
     }
 }
@@ -72,12 +66,7 @@ pub fn barest(sequence: u64) -> Event {
     Event {
         kind: EventKind::Disconnect,
         duration_ns: None,
-        server: Server {
-            version: None,
-            address: None,
-            port: None,
-            ..server("")
-        },
+        server: Server { version: None, address: None, port: None, ..server("") },
         principal: Principal::default(),
         session: Session::default(),
         command: None,
@@ -89,11 +78,7 @@ pub fn barest(sequence: u64) -> Event {
 
 /// Everything is there, at its largest, and hostile.
 pub fn fullest(sequence: u64) -> Event {
-    let text = Text {
-        text: HOSTILE.repeat(1000),
-        original_bytes: u64::MAX,
-        truncated: true,
-    };
+    let text = Text { text: HOSTILE.repeat(1000), original_bytes: u64::MAX, truncated: true };
     Event {
         kind: EventKind::ChangeUser,
         duration_ns: Some(u64::MAX),
@@ -116,10 +101,7 @@ pub fn fullest(sequence: u64) -> Event {
             transport: Some(Transport::Unix),
             tls: Some(true),
         },
-        session: Session {
-            connection_id: Some(u64::MAX),
-            database: Some(HOSTILE.into()),
-        },
+        session: Session { connection_id: Some(u64::MAX), database: Some(HOSTILE.into()) },
         command: Some(Command(u32::MAX)),
         statement: Some(Statement {
             class: StatementClass::Unknown,
@@ -132,10 +114,7 @@ pub fn fullest(sequence: u64) -> Event {
             sqlstate: Some(HOSTILE.into()),
             message: Some(text),
         }),
-        gap: Some(Gap {
-            reason: LossReason::RingFull,
-            events: u64::MAX,
-        }),
+        gap: Some(Gap { reason: LossReason::RingFull, events: u64::MAX }),
         ..query(sequence, NOON.plus_ns(1))
     }
 }
@@ -165,9 +144,7 @@ pub struct Batch {
 pub fn batch(number: u64, events: &[Event], coverage: &[Coverage]) -> Batch {
     let id = BatchId::derive(COLLECTOR, number);
     let received_at = NOON.plus_ns(SECOND);
-    let rows = events
-        .iter()
-        .map(|event| EventRow::new(event, id, received_at, [7; 32]));
+    let rows = events.iter().map(|event| EventRow::new(event, id, received_at, [7; 32]));
     let spans = (0..)
         .zip(coverage)
         .map(|(position, span)| CoverageRow::new(span, COLLECTOR, id, position, received_at));

@@ -1,5 +1,7 @@
 //! The store against the real embedded ClickHouse, a database per test.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+
 mod crash;
 mod events;
 mod migrate;

@@ -25,13 +25,8 @@ async fn two_runners_at_once_are_harmless() {
 #[tokio::test]
 async fn a_file_that_changed_after_it_was_applied_is_refused() {
     let database = TestDatabase::new("changed_file").await;
-    let changed: Vec<Migration> = MIGRATIONS
-        .iter()
-        .map(|migration| Migration {
-            name: migration.name,
-            sql: "SELECT 1",
-        })
-        .collect();
+    let changed: Vec<Migration> =
+        MIGRATIONS.iter().map(|migration| Migration { name: migration.name, sql: "SELECT 1" }).collect();
     let refused = database.store.migrate_with(&changed).await;
     assert!(matches!(refused, Err(MigrateError::Changed { name, .. }) if name == MIGRATIONS[0].name));
 }

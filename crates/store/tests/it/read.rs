@@ -13,10 +13,7 @@ use whence_testkit::TestDatabase;
 
 use crate::events::{COLLECTOR, HOSTILE, NOON, SECOND, barest, batch, coverage, fullest, query, server};
 
-const HOUR: Window = Window {
-    from: NOON,
-    to: Timestamp(NOON.0 + 3600 * SECOND),
-};
+const HOUR: Window = Window { from: NOON, to: Timestamp(NOON.0 + 3600 * SECOND) };
 
 trait PlusSeconds {
     fn plus_s(self, seconds: i64) -> Timestamp;
@@ -31,11 +28,7 @@ impl PlusSeconds for Timestamp {
 async fn stored(test: &str, events: &[Event]) -> TestDatabase {
     let database = TestDatabase::new(test).await;
     let batch = batch(1, events, &[]);
-    database
-        .store
-        .write_batch(&batch.manifest, &batch.events, &batch.coverage)
-        .await
-        .unwrap();
+    database.store.write_batch(&batch.manifest, &batch.events, &batch.coverage).await.unwrap();
     database
 }
 
@@ -53,9 +46,8 @@ fn filter() -> EventFilter {
 
 #[tokio::test]
 async fn pages_show_every_event_once_when_times_are_equal() {
-    let events: Vec<Event> = (1..=23)
-        .map(|n| query(n, NOON.plus_s(i64::try_from(n / 10).unwrap())))
-        .collect();
+    let events: Vec<Event> =
+        (1..=23).map(|n| query(n, NOON.plus_s(i64::try_from(n / 10).unwrap()))).collect();
     let database = stored("paging", &events).await;
     let mut cursor = None;
     let mut seen = Vec::new();
@@ -68,13 +60,8 @@ async fn pages_show_every_event_once_when_times_are_equal() {
     }
     assert_eq!(seen, (1..=23).rev().collect::<Vec<u64>>());
 
-    let streamed: Vec<u64> = database
-        .store
-        .stream_events(&filter())
-        .map_ok(|row| row.sequence)
-        .try_collect()
-        .await
-        .unwrap();
+    let streamed: Vec<u64> =
+        database.store.stream_events(&filter()).map_ok(|row| row.sequence).try_collect().await.unwrap();
     assert_eq!(streamed, (1..=23).collect::<Vec<u64>>());
 }
 
@@ -107,158 +94,29 @@ async fn every_filter_finds_its_own() {
 
     let cases: Vec<(&str, EventFilter, &[u64])> = vec![
         ("window", filter(), &[1, 2, 4]),
-        (
-            "user",
-            EventFilter {
-                users: vec!["other".into()],
-                ..filter()
-            },
-            &[2],
-        ),
-        (
-            "users",
-            EventFilter {
-                users: vec!["other".into(), "shop_app".into()],
-                ..filter()
-            },
-            &[1, 2],
-        ),
-        (
-            "anonymous",
-            EventFilter {
-                users: vec![String::new()],
-                ..filter()
-            },
-            &[4],
-        ),
-        (
-            "hostile user",
-            EventFilter {
-                users: vec![HOSTILE.into(), "x".into()],
-                ..filter()
-            },
-            &[4],
-        ),
-        (
-            "injection",
-            EventFilter {
-                users: vec!["') OR 1=1 --".into()],
-                ..filter()
-            },
-            &[],
-        ),
-        (
-            "client",
-            EventFilter {
-                client: Some(ClientFilter::parse("web-1").unwrap()),
-                ..filter()
-            },
-            &[2],
-        ),
+        ("user", EventFilter { users: vec!["other".into()], ..filter() }, &[2]),
+        ("users", EventFilter { users: vec!["other".into(), "shop_app".into()], ..filter() }, &[1, 2]),
+        ("anonymous", EventFilter { users: vec![String::new()], ..filter() }, &[4]),
+        ("hostile user", EventFilter { users: vec![HOSTILE.into(), "x".into()], ..filter() }, &[4]),
+        ("injection", EventFilter { users: vec!["') OR 1=1 --".into()], ..filter() }, &[]),
+        ("client", EventFilter { client: Some(ClientFilter::parse("web-1").unwrap()), ..filter() }, &[2]),
         (
             "hostile client",
-            EventFilter {
-                client: Some(ClientFilter::Host(HOSTILE.into())),
-                ..filter()
-            },
+            EventFilter { client: Some(ClientFilter::Host(HOSTILE.into())), ..filter() },
             &[4],
         ),
-        (
-            "instance",
-            EventFilter {
-                instance: Some(other.server.instance),
-                ..filter()
-            },
-            &[2],
-        ),
-        (
-            "host",
-            EventFilter {
-                host: Some("db2".into()),
-                ..filter()
-            },
-            &[2],
-        ),
-        (
-            "hostile host",
-            EventFilter {
-                host: Some(HOSTILE.into()),
-                ..filter()
-            },
-            &[4],
-        ),
-        (
-            "database",
-            EventFilter {
-                database: Some("payroll".into()),
-                ..filter()
-            },
-            &[2],
-        ),
-        (
-            "command",
-            EventFilter {
-                commands: vec!["Init_db".into()],
-                ..filter()
-            },
-            &[2],
-        ),
-        (
-            "class",
-            EventFilter {
-                classes: vec!["ddl".into(), "write".into()],
-                ..filter()
-            },
-            &[2],
-        ),
-        (
-            "kind",
-            EventFilter {
-                kinds: vec!["connect_failed".into()],
-                ..filter()
-            },
-            &[2],
-        ),
-        (
-            "result",
-            EventFilter {
-                result: Some("error".into()),
-                ..filter()
-            },
-            &[4],
-        ),
-        (
-            "text",
-            EventFilter {
-                text: Some("straße".into()),
-                ..filter()
-            },
-            &[2],
-        ),
-        (
-            "hostile text",
-            EventFilter {
-                text: Some(HOSTILE.into()),
-                ..filter()
-            },
-            &[4],
-        ),
-        (
-            "connection",
-            EventFilter {
-                connection_id: Some(18),
-                ..filter()
-            },
-            &[2],
-        ),
-        (
-            "process",
-            EventFilter {
-                server_started_at: Some(Timestamp(1)),
-                ..filter()
-            },
-            &[4],
-        ),
+        ("instance", EventFilter { instance: Some(other.server.instance), ..filter() }, &[2]),
+        ("host", EventFilter { host: Some("db2".into()), ..filter() }, &[2]),
+        ("hostile host", EventFilter { host: Some(HOSTILE.into()), ..filter() }, &[4]),
+        ("database", EventFilter { database: Some("payroll".into()), ..filter() }, &[2]),
+        ("command", EventFilter { commands: vec!["Init_db".into()], ..filter() }, &[2]),
+        ("class", EventFilter { classes: vec!["ddl".into(), "write".into()], ..filter() }, &[2]),
+        ("kind", EventFilter { kinds: vec!["connect_failed".into()], ..filter() }, &[2]),
+        ("result", EventFilter { result: Some("error".into()), ..filter() }, &[4]),
+        ("text", EventFilter { text: Some("straße".into()), ..filter() }, &[2]),
+        ("hostile text", EventFilter { text: Some(HOSTILE.into()), ..filter() }, &[4]),
+        ("connection", EventFilter { connection_id: Some(18), ..filter() }, &[2]),
+        ("process", EventFilter { server_started_at: Some(Timestamp(1)), ..filter() }, &[4]),
     ];
     for (name, filter, expected) in cases {
         assert_eq!(found(store, &filter).await, expected, "{name}");
@@ -290,10 +148,7 @@ async fn networks_of_both_families_are_matched() {
         ("::/0", vec![1, 2, 3]),
         ("localhost", vec![4]),
     ] {
-        let filter = EventFilter {
-            client: Some(ClientFilter::parse(client).unwrap()),
-            ..filter()
-        };
+        let filter = EventFilter { client: Some(ClientFilter::parse(client).unwrap()), ..filter() };
         assert_eq!(found(&database.store, &filter).await, expected, "{client}");
     }
 }
@@ -301,22 +156,11 @@ async fn networks_of_both_families_are_matched() {
 #[tokio::test]
 async fn the_histogram_counts_everything_once_and_losses_for_everyone() {
     let mut failed = query(3, NOON.plus_s(3599));
-    failed.outcome = Some(Outcome::Error {
-        code: Some(1064),
-        sqlstate: None,
-        message: None,
-    });
+    failed.outcome = Some(Outcome::Error { code: Some(1064), sqlstate: None, message: None });
     let mut gap = barest(4);
     gap.kind = EventKind::Gap;
-    gap.gap = Some(Gap {
-        reason: LossReason::RingFull,
-        events: 5,
-    });
-    let database = stored(
-        "histogram",
-        &[query(1, NOON), query(2, NOON.plus_s(1)), failed, gap],
-    )
-    .await;
+    gap.gap = Some(Gap { reason: LossReason::RingFull, events: 5 });
+    let database = stored("histogram", &[query(1, NOON), query(2, NOON.plus_s(1)), failed, gap]).await;
     for (users, ok, error) in [(vec![], 2, 1), (vec!["nobody".to_owned()], 0, 0)] {
         let filter = EventFilter { users, ..filter() };
         let bars = database.store.histogram(&filter, 60).await.unwrap();
@@ -332,11 +176,7 @@ async fn the_report_says_who_came_from_where() {
     failed.kind = EventKind::ConnectFailed;
     failed.principal.user = None;
     failed.principal.login_user = Some("intruder".into());
-    failed.outcome = Some(Outcome::Error {
-        code: Some(1045),
-        sqlstate: None,
-        message: None,
-    });
+    failed.outcome = Some(Outcome::Error { code: Some(1045), sqlstate: None, message: None });
     let database = stored("report", &[query(1, NOON), query(2, NOON.plus_s(1)), failed]).await;
     let report = database.store.access_report(&filter()).await.unwrap();
     assert!(!report.cut_off);
@@ -352,30 +192,13 @@ async fn the_report_says_who_came_from_where() {
         (Some("intruder"), Some(1045), 1)
     );
     let totals = report.totals;
-    assert_eq!(
-        (
-            totals.events,
-            totals.failures,
-            totals.failed_logins,
-            totals.instances
-        ),
-        (3, 1, 1, 1)
-    );
+    assert_eq!((totals.events, totals.failures, totals.failed_logins, totals.instances), (3, 1, 1, 1));
 
-    let scope = EventFilter {
-        users: vec!["intruder".into()],
-        ..filter()
-    };
-    assert_eq!(
-        database.store.access_report(&scope).await.unwrap().totals.events,
-        1
-    );
+    let scope = EventFilter { users: vec!["intruder".into()], ..filter() };
+    assert_eq!(database.store.access_report(&scope).await.unwrap().totals.events, 1);
     let facets = database.store.facets(HOUR).await.unwrap();
     assert_eq!(facets.users, ["shop_app"]);
-    assert_eq!(
-        (facets.hosts, facets.commands),
-        (vec!["db1".to_owned()], vec!["Query".to_owned()])
-    );
+    assert_eq!((facets.hosts, facets.commands), (vec!["db1".to_owned()], vec!["Query".to_owned()]));
 }
 
 #[tokio::test]
@@ -395,90 +218,34 @@ async fn a_time_that_no_one_watched_is_named() {
     ];
     let batch = batch(1, &[], &spans);
     // Sent twice: counted once.
-    store
-        .write_batch(&batch.manifest, &batch.events, &batch.coverage)
-        .await
-        .unwrap();
-    store
-        .write_batch(&batch.manifest, &batch.events, &batch.coverage)
-        .await
-        .unwrap();
+    store.write_batch(&batch.manifest, &batch.events, &batch.coverage).await.unwrap();
+    store.write_batch(&batch.manifest, &batch.events, &batch.coverage).await.unwrap();
 
-    let window = Window {
-        from: at(-60),
-        to: at(50),
-    };
+    let window = Window { from: at(-60), to: at(50) };
     let found = store.coverage(window, None).await.unwrap();
     assert_eq!(found.len(), 1);
-    let span = |from, to| Span {
-        from: at(from),
-        to: at(to),
-    };
+    let span = |from, to| Span { from: at(from), to: at(to) };
     assert_eq!(found[0].first_known, at(0));
     assert_eq!(found[0].watched, [span(0, 20), span(30, 40)]);
     assert_eq!(found[0].not_running, [span(25, 30)]);
     assert_eq!(found[0].unwatched, [span(20, 25), span(40, 50)]);
     assert_eq!(
-        (
-            found[0].seen,
-            found[0].stored,
-            found[0].filtered,
-            found[0].lost["ring_full"]
-        ),
+        (found[0].seen, found[0].stored, found[0].filtered, found[0].lost["ring_full"]),
         (50, 35, 5, 10)
     );
 
-    let inner = store
-        .coverage(
-            Window {
-                from: at(12),
-                to: at(18),
-            },
-            Some(found[0].instance),
-        )
-        .await
-        .unwrap();
-    assert_eq!(
-        (inner[0].watched.clone(), inner[0].unwatched.clone()),
-        (vec![span(12, 18)], vec![])
-    );
-    let after = store
-        .coverage(
-            Window {
-                from: at(50),
-                to: at(60),
-            },
-            None,
-        )
-        .await
-        .unwrap();
+    let inner = store.coverage(Window { from: at(12), to: at(18) }, Some(found[0].instance)).await.unwrap();
+    assert_eq!((inner[0].watched.clone(), inner[0].unwatched.clone()), (vec![span(12, 18)], vec![]));
+    let after = store.coverage(Window { from: at(50), to: at(60) }, None).await.unwrap();
     assert_eq!(after[0].unwatched, [span(50, 60)]);
-    assert_eq!(
-        store
-            .coverage(
-                Window {
-                    from: at(-60),
-                    to: at(-50)
-                },
-                None
-            )
-            .await
-            .unwrap(),
-        []
-    );
+    assert_eq!(store.coverage(Window { from: at(-60), to: at(-50) }, None).await.unwrap(), []);
 
     let instances = store.instances().await.unwrap();
     assert_eq!(instances.len(), 1);
-    assert_eq!(
-        (instances[0].state.as_str(), instances[0].last_seen),
-        ("unattachable", at(45))
-    );
+    assert_eq!((instances[0].state.as_str(), instances[0].last_seen), ("unattachable", at(45)));
     store.enroll_collector(COLLECTOR, "db1", [1; 32]).await.unwrap();
     let collectors = store.collectors().await.unwrap();
-    assert_eq!(
-        (collectors[0].batches, collectors[0].last_seen),
-        (1, Some(batch.manifest.received_at))
-    );
+    assert_eq!((collectors[0].batches, collectors[0].last_seen), (1, Some(batch.manifest.received_at)));
 }
 
 #[tokio::test]

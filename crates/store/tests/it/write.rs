@@ -8,26 +8,16 @@ use whence_testkit::TestDatabase;
 use crate::events::{Batch, COLLECTOR, NOON, SECOND, barest, batch, coverage, fullest, query};
 
 async fn write(database: &TestDatabase, batch: &Batch) -> Result<Written, StoreError> {
-    database
-        .store
-        .write_batch(&batch.manifest, &batch.events, &batch.coverage)
-        .await
+    database.store.write_batch(&batch.manifest, &batch.events, &batch.coverage).await
 }
 
 /// A client without our code in between.
 fn client(database: &TestDatabase) -> clickhouse::Client {
     use secrecy::ExposeSecret;
 
-    let ConnectOptions {
-        url,
-        user,
-        password,
-        database,
-    } = database.options();
+    let ConnectOptions { url, user, password, database } = database.options();
     let client = clickhouse::Client::default().with_url(url).with_user(user);
-    client
-        .with_password(password.expose_secret())
-        .with_database(database)
+    client.with_password(password.expose_secret()).with_database(database)
 }
 
 async fn stored(database: &TestDatabase) -> Vec<EventRow> {
@@ -49,17 +39,10 @@ async fn every_field_comes_back_as_it_was() {
         assert_eq!(&row.to_event().unwrap(), event);
     }
     assert_eq!(
-        database
-            .store
-            .find_batch(BatchId(batch.manifest.batch_id))
-            .await
-            .unwrap(),
+        database.store.find_batch(BatchId(batch.manifest.batch_id)).await.unwrap(),
         Some(batch.manifest.clone())
     );
-    assert_eq!(
-        database.store.last_batch(COLLECTOR).await.unwrap(),
-        Some(batch.manifest)
-    );
+    assert_eq!(database.store.last_batch(COLLECTOR).await.unwrap(), Some(batch.manifest));
     assert_eq!(batch.coverage[0].to_coverage().unwrap(), span);
 }
 
@@ -78,21 +61,14 @@ async fn another_batch_with_the_same_number_is_refused() {
     let mut batch = batch(1, &[query(1, NOON)], &[]);
     write(&database, &batch).await.unwrap();
     batch.manifest.batch_hash = [9; 32];
-    assert!(matches!(
-        write(&database, &batch).await,
-        Err(StoreError::Rejected { .. })
-    ));
+    assert!(matches!(write(&database, &batch).await, Err(StoreError::Rejected { .. })));
 }
 
 #[tokio::test]
 async fn a_half_written_batch_is_completed() {
     let database = TestDatabase::new("half_written").await;
     // Two months, so that ClickHouse makes two parts, one of which may be there alone.
-    let events = [
-        query(1, NOON),
-        query(2, NOON.plus_ns(40 * 86_400 * SECOND)),
-        query(3, NOON),
-    ];
+    let events = [query(1, NOON), query(2, NOON.plus_ns(40 * 86_400 * SECOND)), query(3, NOON)];
     let batch = batch(1, &events, &[]);
     // Long ago, without a token: the window of tokens is gone.
     let mut insert = client(&database).insert::<EventRow>("events").await.unwrap();
@@ -107,11 +83,7 @@ async fn a_half_written_batch_is_completed() {
 async fn two_writers_of_one_batch_store_it_once() {
     let database = TestDatabase::new("two_writers").await;
     for number in 1..=10 {
-        let batch = batch(
-            number,
-            &[query(number * 2, NOON), query(number * 2 + 1, NOON)],
-            &[],
-        );
+        let batch = batch(number, &[query(number * 2, NOON), query(number * 2 + 1, NOON)], &[]);
         let writes = (0..4).map(|_| write(&database, &batch));
         for written in futures::future::join_all(writes).await {
             written.unwrap();
@@ -128,10 +100,7 @@ async fn a_wrong_password_is_not_a_reason_to_wait() {
         ..database.options()
     });
     let refused = store.last_batch(COLLECTOR).await;
-    assert!(
-        matches!(refused, Err(StoreError::Misconfigured { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(StoreError::Misconfigured { .. })), "{refused:?}");
 }
 
 #[tokio::test]
@@ -139,14 +108,8 @@ async fn the_first_key_of_a_collector_counts() {
     let database = TestDatabase::new("first_key").await;
     let store = &database.store;
     assert_eq!(store.key_of(COLLECTOR).await.unwrap(), None);
-    assert_eq!(
-        store.enroll_collector(COLLECTOR, "db1", [1; 32]).await.unwrap(),
-        Enrolment::New
-    );
-    assert_eq!(
-        store.enroll_collector(COLLECTOR, "db1", [1; 32]).await.unwrap(),
-        Enrolment::Before
-    );
+    assert_eq!(store.enroll_collector(COLLECTOR, "db1", [1; 32]).await.unwrap(), Enrolment::New);
+    assert_eq!(store.enroll_collector(COLLECTOR, "db1", [1; 32]).await.unwrap(), Enrolment::Before);
     let other = store.enroll_collector(COLLECTOR, "db1", [2; 32]).await;
     assert!(matches!(other, Err(StoreError::Rejected { .. })));
     assert_eq!(store.key_of(COLLECTOR).await.unwrap(), Some([1; 32]));
@@ -156,10 +119,5 @@ async fn the_first_key_of_a_collector_counts() {
     let again = store.enroll_collector(COLLECTOR, "db1", [1; 32]).await;
     assert!(matches!(again, Err(StoreError::Rejected { .. })));
     assert_eq!(store.list_collectors().await.unwrap().len(), 1);
-    assert!(
-        store
-            .revoke_collector(CollectorId(uuid::Uuid::nil()))
-            .await
-            .is_err()
-    );
+    assert!(store.revoke_collector(CollectorId(uuid::Uuid::nil())).await.is_err());
 }
