@@ -9,7 +9,7 @@ mod server;
 
 pub use child::{ChildOptions, run_child};
 pub use config::{ACCOUNTS, Account};
-pub use library::Library;
+pub use library::{Library, cache_directory};
 pub use server::{Engine, EngineOptions};
 
 use std::path::PathBuf;

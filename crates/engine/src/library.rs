@@ -107,8 +107,8 @@ fn require_avx2() -> Result<(), EngineError> {
     Ok(())
 }
 
-/// `WHENCE_CACHE`, else `/var/cache/whence` for root, else `~/.cache/whence`.
-fn cache_directory() -> PathBuf {
+/// Where downloads are kept: `WHENCE_CACHE`, else `/var/cache/whence` for root, else `~/.cache/whence`.
+pub fn cache_directory() -> PathBuf {
     if let Some(directory) = std::env::var_os(CACHE_VARIABLE) {
         return directory.into();
     }

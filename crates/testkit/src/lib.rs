@@ -1,5 +1,8 @@
 //! What the tests of several crates need: real servers, a database per test.
 
 pub mod clickhouse;
+pub mod database;
+mod npm;
 
 pub use clickhouse::{TestDatabase, clickhouse};
+pub use database::{DatabaseServer, MariaDb, MySql56, Via};
