@@ -1,7 +1,15 @@
 //! The collector: finds database servers, records what is done in them, and ships it.
 
+mod account;
+mod capture;
 pub mod decode;
+pub mod discover;
+mod identity;
+mod metrics;
+pub mod offsets;
+mod policy;
 pub mod probe;
+pub mod run;
 pub mod seal;
 pub mod settings;
 pub mod ship;

@@ -26,6 +26,10 @@ pub struct Settings {
     /// collector is away.
     #[arg(long, env = "WHENCE_PIN_DIR", value_name = "DIR", default_value = "/sys/fs/bpf/whence")]
     pub pin_dir: PathBuf,
+    /// Leave the probes on when told to stop, so that a collector that starts again soon misses nothing. Without it they
+    /// are taken off; after a crash they are on in any case.
+    #[arg(long, env = "WHENCE_KEEP_PROBES")]
+    pub keep_probes: bool,
     /// How much of the SQL text is kept. Credentials are masked always.
     #[arg(long, env = "WHENCE_SQL", value_name = "MODE", value_enum, default_value_t = SqlMode::Full)]
     pub sql: SqlMode,

@@ -119,6 +119,11 @@ impl Ring {
         None
     }
 
+    /// Whether every record that was written has been given out.
+    pub fn is_read(&self) -> bool {
+        self.read >= self.produced()
+    }
+
     /// Gives the kernel back all up to `position`, the end of a record that was given out.
     pub fn commit(&mut self, position: u64) {
         if position > self.consumed() && position <= self.read {

@@ -1,0 +1,445 @@
+//! The account of every server: in which span it was watched, how many of its events were stored and lost.
+//!
+//! Events counted and the kernel's counters go in; coverage spans and losses come out. The account is kept on disk, one
+//! step ahead of the spool, so that a collector that was killed goes on with exactly what its spool holds: see
+//! [`Accounts::save`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use whence_abi::record::Counters;
+use whence_model::{Coverage, CoverageState, InstanceId, LossReason, Provider, Server, Timestamp};
+
+use crate::discover::ProcessId;
+
+/// The accounts cannot be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}")]
+pub struct AccountError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// What of the kernel's counters is in the account already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Counted {
+    ring_full: u64,
+    table_full: u64,
+}
+
+/// One server, whatever process it is at the moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Account {
+    server: Server,
+    state: CoverageState,
+    provider: Option<Provider>,
+    detail: Option<String>,
+    /// Clock ticks from boot to the start of the process.
+    start_ticks: u64,
+    /// Start of the span that is open.
+    since: Timestamp,
+    /// In the open span.
+    stored: u64,
+    lost: BTreeMap<LossReason, u64>,
+    counted: Counted,
+}
+
+/// What is on disk: the accounts before and after one batch.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    /// Boot and ring (`boot:ring`) that process numbers and counters belong to.
+    ring: String,
+    /// Whether the probes were taken off.
+    detached: bool,
+    saved_at: Timestamp,
+    /// The batch in question.
+    batch: u64,
+    before: Vec<Account>,
+    after: Vec<Account>,
+}
+
+/// Accounts of a collector before this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Former {
+    pub process: ProcessId,
+    pub server: Server,
+}
+
+/// All accounts.
+#[derive(Debug)]
+pub struct Accounts {
+    path: PathBuf,
+    ring: String,
+    accounts: HashMap<InstanceId, Account>,
+    /// Which server a process is.
+    processes: HashMap<u32, InstanceId>,
+    /// As of the newest batch in the spool …
+    saved: Vec<Account>,
+    /// … and as of the one that is on its way there.
+    saving: Vec<Account>,
+    /// Servers that were watched when the collector before this one ended, and are not looked at yet.
+    former: HashMap<InstanceId, Account>,
+    former_saved_at: Timestamp,
+    /// Whether the kernel may have gone on recording since the collector before this one ended.
+    recorded_on: bool,
+    detached: bool,
+}
+
+impl Accounts {
+    /// Takes up the accounts in `directory`, as they were after batch `newest` of the spool.
+    ///
+    /// `ring` is the identity of the kernel's ring: with another one, nothing was recorded in the meantime.
+    pub fn open(directory: &Path, ring: &str, newest: u64) -> Self {
+        let path = directory.join("accounts.json");
+        // Damaged or not there: the time since then shows as not watched.
+        let kept = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
+        let kept = kept.unwrap_or_default();
+        let accounts = if newest >= kept.batch { kept.after } else { kept.before };
+        let boot = |ring: &str| ring.split(':').next().map(str::to_owned);
+        let is_same_boot = boot(&kept.ring) == boot(ring);
+        let mut former: HashMap<InstanceId, Account> = HashMap::new();
+        for mut account in accounts {
+            if !is_same_boot {
+                account.start_ticks = 0;
+            }
+            former.insert(account.server.instance, account);
+        }
+        Self {
+            path,
+            ring: ring.to_owned(),
+            accounts: HashMap::new(),
+            processes: HashMap::new(),
+            saved: former.values().cloned().collect(),
+            saving: Vec::new(),
+            former,
+            former_saved_at: kept.saved_at,
+            recorded_on: kept.ring == ring && !kept.detached,
+            detached: false,
+        }
+    }
+
+    /// The processes that may have gone on being recorded while no collector ran.
+    pub fn former_processes(&self) -> Vec<Former> {
+        let watched = self.former.values().filter(|_| self.recorded_on);
+        let watched = watched.filter(|account| account.state == CoverageState::Watched);
+        let former =
+            watched.map(|account| Former { process: account.process(), server: account.server.clone() });
+        former.collect()
+    }
+
+    /// The server as it was known to the collector before this one, when `process` is the same.
+    ///
+    /// A process's start in UTC is rounded anew at each look; what was stored first stays.
+    pub fn known_server(&self, process: ProcessId) -> Option<&Server> {
+        let all = self.accounts.values().chain(self.former.values());
+        all.filter(|account| account.process() == process).map(|account| &account.server).next()
+    }
+
+    /// Process `tgid` counts as this server from now on; watched from `since`.
+    ///
+    /// `went_on`: its probes were pinned and recorded all the time since the collector before this one ended.
+    /// The answer is the spans that this ends.
+    pub fn watch(
+        &mut self,
+        process: ProcessId,
+        server: &Server,
+        provider: Provider,
+        since: Timestamp,
+        went_on: bool,
+    ) -> Vec<Coverage> {
+        let former = self.former.remove(&server.instance);
+        if let Some(former) =
+            former.as_ref().filter(|former| went_on && self.recorded_on && former.process() == process)
+        {
+            self.insert(process.tgid, former.clone());
+            return Vec::new();
+        }
+        let mut spans: Vec<Coverage> =
+            former.and_then(|former| former.span(self.former_saved_at)).into_iter().collect();
+        spans.extend(self.end(server.instance, since));
+        let account = Account::new(server, CoverageState::Watched, process.start_ticks, since);
+        self.insert(process.tgid, Account { provider: Some(provider), ..account });
+        spans
+    }
+
+    /// Process `tgid` is this server, and cannot be watched, for the reason in `detail`.
+    pub fn refuse(
+        &mut self,
+        process: ProcessId,
+        server: &Server,
+        detail: &str,
+        now: Timestamp,
+    ) -> Vec<Coverage> {
+        let former = self.former.remove(&server.instance);
+        let mut spans: Vec<Coverage> =
+            former.and_then(|former| former.span(self.former_saved_at)).into_iter().collect();
+        spans.extend(self.end(server.instance, now));
+        let account = Account::new(server, CoverageState::Unattachable, process.start_ticks, now);
+        self.insert(process.tgid, Account { detail: Some(detail.to_owned()), ..account });
+        spans
+    }
+
+    /// Process `tgid` has ended: its server is not running.
+    pub fn ended(&mut self, tgid: u32, now: Timestamp) -> Option<Coverage> {
+        let instance = self.processes.remove(&tgid)?;
+        let account = self.accounts.get_mut(&instance).filter(|account| account.server.process_id == tgid)?;
+        let span = account.span(now);
+        *account = Account::new(&account.server, CoverageState::NotRunning, 0, now);
+        span
+    }
+
+    /// Everything that runs has been looked at: what the collector before this one watched and is not running, is not.
+    pub fn looked_once(&mut self, now: Timestamp) -> Vec<Coverage> {
+        let mut spans = Vec::new();
+        for (instance, former) in std::mem::take(&mut self.former) {
+            spans.extend(former.span(self.former_saved_at));
+            self.accounts
+                .entry(instance)
+                .or_insert_with(|| Account::new(&former.server, CoverageState::NotRunning, 0, now));
+        }
+        spans
+    }
+
+    /// One more event of `tgid` is in a batch.
+    pub fn count_stored(&mut self, tgid: u32) {
+        if let Some(account) = self.of(tgid) {
+            account.stored += 1;
+        }
+    }
+
+    /// Takes in the kernel's counters of `tgid`; the answer is what was lost since they were taken in last.
+    pub fn count_lost(&mut self, tgid: u32, counters: &Counters) -> Vec<(LossReason, u64)> {
+        let Some(account) = self.of(tgid) else { return Vec::new() };
+        let before = Counters {
+            ring_full: account.counted.ring_full,
+            table_full: account.counted.table_full,
+            ..Counters::default()
+        };
+        let losses = crate::decode::losses(&before, counters);
+        account.counted = Counted { ring_full: counters.ring_full, table_full: counters.table_full };
+        for &(reason, events) in &losses {
+            *account.lost.entry(reason).or_default() += events;
+        }
+        losses
+    }
+
+    /// Ends every open span at `now` and begins the next.
+    pub fn checkpoint(&mut self, now: Timestamp) -> Vec<Coverage> {
+        let close = |account: &mut Account| {
+            let span = account.span(now);
+            account.since = account.since.max(now);
+            account.stored = 0;
+            account.lost.clear();
+            span
+        };
+        self.accounts.values_mut().filter_map(close).collect()
+    }
+
+    /// The processes that are watched.
+    pub fn watched(&self) -> Vec<u32> {
+        let watched = self.accounts.values().filter(|account| account.state == CoverageState::Watched);
+        watched.map(|account| account.server.process_id).collect()
+    }
+
+    /// Every server with its state and why it is so, by host, product and port.
+    pub fn servers(&self) -> Vec<(&Server, CoverageState, Option<&str>)> {
+        let all = self.accounts.values();
+        let mut servers: Vec<_> =
+            all.map(|account| (&account.server, account.state, account.detail.as_deref())).collect();
+        servers.sort_by_key(|(server, ..)| (&server.product, server.port, server.instance));
+        servers
+    }
+
+    /// The probes are taken off: the next collector finds a hole.
+    pub fn detach(&mut self) {
+        self.detached = true;
+    }
+
+    /// Keeps the accounts as they are with batch `number`; to be called before that batch goes to the spool, and
+    /// [`Accounts::confirm`] after it. Whichever of the two files a crash leaves behind, [`Accounts::open`] finds the
+    /// accounts that fit the spool.
+    pub fn save(&mut self, number: u64) -> Result<(), AccountError> {
+        self.saving = self.accounts.values().chain(self.former.values()).cloned().collect();
+        let kept = Kept {
+            ring: self.ring.clone(),
+            detached: self.detached,
+            saved_at: Timestamp::now(),
+            batch: number,
+            before: self.saved.clone(),
+            after: self.saving.clone(),
+        };
+        let partial = self.path.with_extension("partial");
+        // Not synced: after a power failure neither processes nor counters are there any more.
+        serde_json::to_vec(&kept)
+            .map_err(io::Error::other)
+            .and_then(|text| fs::write(&partial, text))
+            .and_then(|()| fs::rename(&partial, &self.path))
+            .map_err(|source| AccountError { path: self.path.clone(), source })
+    }
+
+    /// The batch that the accounts were saved with is in the spool.
+    pub fn confirm(&mut self) {
+        self.saved = std::mem::take(&mut self.saving);
+    }
+
+    fn of(&mut self, tgid: u32) -> Option<&mut Account> {
+        self.accounts.get_mut(self.processes.get(&tgid)?)
+    }
+
+    fn insert(&mut self, tgid: u32, account: Account) {
+        self.processes.insert(tgid, account.server.instance);
+        self.accounts.insert(account.server.instance, account);
+    }
+
+    /// Ends the open span of a server that turns up as another process.
+    fn end(&mut self, instance: InstanceId, now: Timestamp) -> Option<Coverage> {
+        let account = self.accounts.remove(&instance)?;
+        self.processes.retain(|_, known| *known != instance);
+        account.span(now)
+    }
+}
+
+impl Account {
+    fn new(server: &Server, state: CoverageState, start_ticks: u64, since: Timestamp) -> Self {
+        Self {
+            server: server.clone(),
+            state,
+            provider: None,
+            detail: None,
+            start_ticks,
+            since,
+            stored: 0,
+            lost: BTreeMap::new(),
+            counted: Counted::default(),
+        }
+    }
+
+    fn process(&self) -> ProcessId {
+        ProcessId { tgid: self.server.process_id, start_ticks: self.start_ticks }
+    }
+
+    /// The open span, as if it ended at `to`. None when it would be empty.
+    fn span(&self, to: Timestamp) -> Option<Coverage> {
+        let lost: u64 = self.lost.values().sum();
+        if self.since >= to && self.stored + lost == 0 {
+            return None;
+        }
+        Some(Coverage {
+            server: self.server.clone(),
+            state: self.state,
+            provider: self.provider,
+            from: self.since,
+            to: to.max(self.since),
+            seen: self.stored + lost,
+            stored: self.stored,
+            filtered: 0,
+            lost: self.lost.clone(),
+            detail: self.detail.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    const PROCESS: ProcessId = ProcessId { tgid: 7, start_ticks: 70 };
+
+    fn server() -> Server {
+        Server {
+            host: "db1".into(),
+            instance: InstanceId(Uuid::from_u128(1)),
+            product: "MariaDB".into(),
+            version: None,
+            address: None,
+            port: Some(3306),
+            process_id: 7,
+            process_started_at: Timestamp(1),
+        }
+    }
+
+    fn open(directory: &Path, newest: u64) -> Accounts {
+        Accounts::open(directory, "boot:1", newest)
+    }
+
+    fn watch(accounts: &mut Accounts, since: i64, went_on: bool) -> Vec<Coverage> {
+        accounts.watch(PROCESS, &server(), Provider::Functions, Timestamp(since), went_on)
+    }
+
+    #[test]
+    fn spans_follow_each_other_and_count_each_event_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut accounts = open(directory.path(), 0);
+        assert_eq!(watch(&mut accounts, 10, false), []);
+        accounts.count_stored(7);
+        let counters = Counters { seen: 3, submitted: 1, ring_full: 2, ..Counters::default() };
+        assert_eq!(accounts.count_lost(7, &counters), [(LossReason::RingFull, 2)]);
+        assert_eq!(accounts.count_lost(7, &counters), []);
+        let first = accounts.checkpoint(Timestamp(20)).remove(0);
+        assert_eq!((first.from, first.to), (Timestamp(10), Timestamp(20)));
+        assert_eq!((first.seen, first.stored), (3, 1));
+        let second = accounts.ended(7, Timestamp(30)).unwrap();
+        assert_eq!((second.from, second.to, second.seen), (Timestamp(20), Timestamp(30), 0));
+        let third = accounts.checkpoint(Timestamp(40)).remove(0);
+        assert_eq!((third.state, third.from), (CoverageState::NotRunning, Timestamp(30)));
+    }
+
+    #[test]
+    fn a_killed_collector_goes_on_with_what_its_spool_holds() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut accounts = open(directory.path(), 0);
+        watch(&mut accounts, 10, false);
+        accounts.count_stored(7);
+        accounts.save(1).unwrap();
+        accounts.confirm();
+        accounts.count_stored(7);
+        // The second attempt, after a disk that was full.
+        accounts.save(2).unwrap();
+        accounts.save(2).unwrap();
+        for (newest, stored) in [(1, 1), (2, 2)] {
+            let mut next = open(directory.path(), newest);
+            assert_eq!(next.former_processes(), [Former { process: PROCESS, server: server() }]);
+            assert_eq!(watch(&mut next, 50, true), []);
+            let span = next.checkpoint(Timestamp(60)).remove(0);
+            assert_eq!((span.from, span.stored), (Timestamp(10), stored), "batch {newest} in the spool");
+        }
+    }
+
+    #[test]
+    fn probes_that_did_not_go_on_leave_a_hole() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut accounts = open(directory.path(), 0);
+        watch(&mut accounts, 10, false);
+        accounts.save(1).unwrap();
+        let mut next = open(directory.path(), 1);
+        let before = watch(&mut next, i64::MAX - 1, false).remove(0);
+        assert_eq!(before.from, Timestamp(10));
+        assert!(before.to < Timestamp(i64::MAX - 1));
+    }
+
+    #[test]
+    fn after_a_boot_no_process_is_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut accounts = open(directory.path(), 0);
+        watch(&mut accounts, 10, false);
+        accounts.save(1).unwrap();
+        let mut next = Accounts::open(directory.path(), "boot:2", 1);
+        assert_eq!(next.former_processes(), []);
+        assert_eq!(next.known_server(PROCESS), None);
+        assert_eq!(next.looked_once(Timestamp(i64::MAX)).len(), 1);
+        let span = next.checkpoint(Timestamp(i64::MAX)).pop();
+        assert_eq!(span, None);
+    }
+
+    #[test]
+    fn damaged_accounts_are_no_accounts() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("accounts.json"), "{").unwrap();
+        assert_eq!(open(directory.path(), 5).former_processes(), []);
+    }
+}

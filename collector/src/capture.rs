@@ -1,0 +1,556 @@
+//! The thread that turns what the kernel recorded into batches in the spool.
+//!
+//! Records of the ring and findings of the discovery go in; events, gaps and coverage spans go into batches. The ring's
+//! memory is given back to the kernel only when the batch that its records went into is on disk.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use whence_abi::record::{Counters, Plain as _, Record};
+use whence_model::{
+    Coverage, CoverageState, Event, Gap, InstanceId, LossReason, Provider, Server, Timestamp,
+};
+
+use crate::account::Accounts;
+use crate::decode::{DecodeError, Decoder};
+use crate::discover::process::inspect;
+use crate::discover::{BinaryId, Finding, Plan, Process, ProcessId};
+use crate::metrics::Metrics;
+use crate::probe::{Attachment, ProbeError, Probes, Ring};
+use crate::seal::{SealedBatch, Sealer};
+use crate::ship::{self, SharedSpool};
+use crate::spool::{Lost, RingMark};
+use crate::status::{ServerStatus, Status};
+
+/// A coverage span is this long: a page may call a time unwatched only when it is older than a few of them.
+const SPAN: Duration = Duration::from_secs(10);
+const LOOK_FOR_LOSSES: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_millis(50);
+const SPOOL_RETRY: Duration = Duration::from_millis(200);
+/// How often a stopping collector tries to write what it has.
+const LAST_ATTEMPTS: u32 = 10;
+
+/// Capturing cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    #[error(transparent)]
+    Ring(#[from] crate::probe::RingError),
+    #[error(
+        "the last events could not be written to the spool; they are in the kernel still if probes are kept"
+    )]
+    Unsaved,
+}
+
+/// What became of a server program.
+enum Watch {
+    Attached {
+        attachment: Attachment,
+        at: Timestamp,
+        provider: Provider,
+        /// A process that ran it.
+        example: Option<Server>,
+    },
+    Failed {
+        plan: Plan,
+        reason: String,
+    },
+}
+
+/// What capturing needs.
+pub struct Parts {
+    pub host: String,
+    pub probes: Probes,
+    pub ring: Ring,
+    pub decoder: Decoder,
+    pub sealer: Sealer,
+    pub spool: SharedSpool,
+    pub accounts: Accounts,
+    pub findings: Receiver<Finding>,
+    pub metrics: Metrics,
+    pub status_file: PathBuf,
+    /// Whether the probes outlive this process when it is told to stop.
+    pub keep_probes: bool,
+    /// What the spool had lost when it was opened.
+    pub lost: Vec<Lost>,
+}
+
+/// The capturing thread's state.
+pub struct Capture {
+    parts: Parts,
+    ring_tag: [u8; 16],
+    watches: HashMap<BinaryId, Watch>,
+    /// Processes that had ended before anyone looked at them.
+    gone: Vec<ProcessId>,
+    /// End of the last record that was decoded.
+    position: u64,
+    span_until: Instant,
+    losses_until: Instant,
+    losses_since: Timestamp,
+}
+
+/// The tag by which the spool knows a ring.
+pub fn ring_tag(ring: &Ring) -> [u8; 16] {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, ring.identity().as_bytes()).into_bytes()
+}
+
+impl Capture {
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            ring_tag: ring_tag(&parts.ring),
+            watches: HashMap::new(),
+            gone: Vec::new(),
+            position: 0,
+            span_until: Instant::now() + SPAN,
+            losses_until: Instant::now() + LOOK_FOR_LOSSES,
+            losses_since: Timestamp::now(),
+            parts,
+        }
+    }
+
+    /// Captures until `shutdown`. Blocks.
+    pub fn run(mut self, shutdown: &CancellationToken) -> Result<(), CaptureError> {
+        let lost = std::mem::take(&mut self.parts.lost);
+        self.tell_lost_batches(lost);
+        for former in self.parts.accounts.former_processes() {
+            self.parts.decoder.add_server(former.process.tgid, former.server);
+        }
+        // Records of before are read when it is known which of their servers still run.
+        while !shutdown.is_cancelled() {
+            match self.parts.findings.recv_timeout(LONGEST_WAIT) {
+                Ok(Finding::LookedOnce) => break,
+                Ok(finding) => self.handle(finding)?,
+                Err(_) => {}
+            }
+        }
+        self.look_at_former();
+        self.write_status();
+        while !shutdown.is_cancelled() {
+            let findings: Vec<Finding> = self.parts.findings.try_iter().collect();
+            for finding in findings {
+                self.handle(finding)?;
+            }
+            let idle = self.drain();
+            self.end_gone()?;
+            self.on_time()?;
+            if self.parts.sealer.is_due() {
+                self.flush(None)?;
+            }
+            if idle {
+                self.parts.ring.wait(LONGEST_WAIT)?;
+            }
+        }
+        self.stop()
+    }
+
+    fn stop(mut self) -> Result<(), CaptureError> {
+        for (_, watch) in self.watches.drain() {
+            match watch {
+                Watch::Attached { attachment, .. } if self.parts.keep_probes => attachment.leave(),
+                // Dropping it detaches.
+                Watch::Attached { .. } | Watch::Failed { .. } => {}
+            }
+        }
+        if !self.parts.keep_probes {
+            self.parts.accounts.detach();
+        }
+        while !self.drain() {
+            self.flush(Some(LAST_ATTEMPTS))?;
+        }
+        self.tell_losses()?;
+        self.checkpoint();
+        self.flush(Some(LAST_ATTEMPTS))
+    }
+
+    fn handle(&mut self, finding: Finding) -> Result<(), CaptureError> {
+        match finding {
+            Finding::Binary { binary, path, plan } => self.attach(binary, &path, plan),
+            Finding::Process { binary, process } => {
+                self.register(binary, process);
+                self.write_status();
+            }
+            Finding::Ended(id) => {
+                while !self.drain() {
+                    self.flush(None)?;
+                }
+                self.process_ended(id)?;
+                self.write_status();
+            }
+            Finding::LookedOnce => {}
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, binary: BinaryId, path: &Path, plan: Plan) {
+        let attached = match &plan {
+            Plan::StaticProbes => self.parts.probes.attach_usdt(path).map(|made| (made, Provider::Usdt)),
+            Plan::Functions(targets) => {
+                self.parts.probes.attach_functions(path, targets).map(|made| (made, Provider::Functions))
+            }
+            Plan::Refused(reason) => {
+                let reason = reason.clone();
+                self.watches.insert(binary, Watch::Failed { plan, reason });
+                return;
+            }
+        };
+        let watch = match attached {
+            Ok((attachment, provider)) => {
+                tracing::info!(
+                    provider = provider.as_str(),
+                    taken_up = attachment.taken_up(),
+                    "probes attached"
+                );
+                Watch::Attached { attachment, at: Timestamp::now(), provider, example: None }
+            }
+            Err(error) => Watch::Failed { plan, reason: error.to_string() },
+        };
+        self.watches.insert(binary, watch);
+    }
+
+    /// Opens the account of a process.
+    fn register(&mut self, binary: BinaryId, process: Process) {
+        let id = process.id;
+        if self.parts.decoder.server(id.tgid).is_some_and(|known| *known == process.server) {
+            return;
+        }
+        // The process that the program was found by may have ended before probes could be put on it.
+        if let Some(Watch::Failed { plan, .. }) = self.watches.get(&binary) {
+            let plan = plan.clone();
+            self.attach(binary, &id.executable(), plan);
+        }
+        let server = self.parts.accounts.known_server(id).cloned().unwrap_or(process.server);
+        let spans = match self.watches.get_mut(&binary) {
+            Some(Watch::Attached { attachment, at, provider, example }) => {
+                *example = Some(server.clone());
+                let started = server.process_started_at;
+                let since = if attachment.taken_up() { started } else { started.max(*at) };
+                self.parts.decoder.add_server(id.tgid, server.clone());
+                self.parts.accounts.watch(id, &server, *provider, since, attachment.taken_up())
+            }
+            Some(Watch::Failed { reason, .. }) => {
+                self.parts.accounts.refuse(id, &server, reason, Timestamp::now())
+            }
+            None => Vec::new(),
+        };
+        self.seal_spans(spans);
+    }
+
+    /// Servers that the collector before this one watched, and that ended since.
+    fn look_at_former(&mut self) {
+        for former in self.parts.accounts.former_processes() {
+            let since = former.server.process_started_at;
+            // Its probes went on to its end, so no span ends here.
+            let spans =
+                self.parts.accounts.watch(former.process, &former.server, Provider::Functions, since, true);
+            self.seal_spans(spans);
+            self.gone.push(former.process);
+        }
+        let spans = self.parts.accounts.looked_once(Timestamp::now());
+        self.seal_spans(spans);
+    }
+
+    /// Decodes what is in the ring, until it is empty or a batch is full. Whether it is empty.
+    fn drain(&mut self) -> bool {
+        while !self.parts.sealer.is_due() {
+            let Some(entry) = self.parts.ring.next() else { return true };
+            self.position = entry.end;
+            let decoded = match self.parts.decoder.decode(entry.bytes) {
+                Err(DecodeError::UnknownProcess { tgid }) => {
+                    let bytes = entry.bytes.to_vec();
+                    self.introduce(tgid, &bytes);
+                    self.parts.decoder.decode(&bytes)
+                }
+                other => other,
+            };
+            self.take(decoded);
+        }
+        false
+    }
+
+    fn take(&mut self, decoded: Result<Option<Event>, DecodeError>) {
+        match decoded {
+            Ok(Some(event)) => {
+                self.parts.accounts.count_stored(event.server.process_id);
+                self.parts.metrics.events.inc();
+                self.parts.sealer.event(event);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%error, "a record of the kernel was lost");
+                let now = Timestamp::now();
+                let nobody = self.own_server();
+                self.tell_gap(nobody, LossReason::Undecodable, 1, (now, now));
+            }
+        }
+    }
+
+    /// Finds out who process `tgid` is, of which there is a record already.
+    fn introduce(&mut self, tgid: u32, bytes: &[u8]) {
+        let process = inspect(tgid, &self.parts.host);
+        let binary = BinaryId::of(&PathBuf::from(format!("/proc/{tgid}/exe")));
+        if let (Ok(process), Ok(binary)) = (process, binary)
+            && self.watches.contains_key(&binary)
+        {
+            self.register(binary, process);
+        }
+        if self.parts.decoder.server(tgid).is_some() {
+            return;
+        }
+        // It has ended. What ran the same program before tells most of what it was.
+        let slot = Record::split_from(bytes).map(|(record, _)| record.target);
+        let example = self.watches.values().find_map(|watch| match watch {
+            Watch::Attached { attachment, example, .. } if Some(attachment.slot()) == slot => example.clone(),
+            _ => None,
+        });
+        let nobody = self.own_server();
+        let now = Timestamp::now();
+        let server = Server {
+            instance: InstanceId::derive(&self.parts.host, "", &format!("process {tgid}")),
+            product: example.as_ref().map_or_else(|| "unknown".into(), |example| example.product.clone()),
+            version: example.and_then(|example| example.version),
+            process_id: tgid,
+            process_started_at: now,
+            ..nobody
+        };
+        let id = ProcessId { tgid, start_ticks: 0 };
+        self.parts.decoder.add_server(tgid, server.clone());
+        let spans = self.parts.accounts.watch(id, &server, Provider::Functions, now, false);
+        self.seal_spans(spans);
+        self.gone.push(id);
+    }
+
+    fn end_gone(&mut self) -> Result<(), CaptureError> {
+        for id in std::mem::take(&mut self.gone) {
+            self.process_ended(id)?;
+        }
+        Ok(())
+    }
+
+    /// Closes the account of a process whose records have all been read.
+    fn process_ended(&mut self, id: ProcessId) -> Result<(), CaptureError> {
+        let (unfinished, counters) = self.parts.probes.process_ended(id.tgid)?;
+        for record in unfinished {
+            if self.parts.decoder.server(id.tgid).is_some() {
+                let decoded = self.parts.decoder.decode(&record);
+                self.take(decoded);
+            }
+        }
+        let now = Timestamp::now();
+        self.tell_losses_of(id.tgid, &counters, now);
+        let span = self.parts.accounts.ended(id.tgid, now);
+        self.seal_spans(span);
+        self.parts.decoder.remove_server(id.tgid);
+        Ok(())
+    }
+
+    fn on_time(&mut self) -> Result<(), CaptureError> {
+        let now = Instant::now();
+        if now >= self.losses_until {
+            self.losses_until = now + LOOK_FOR_LOSSES;
+            self.tell_losses()?;
+            whence_service::notify::watchdog();
+        }
+        if now >= self.span_until {
+            self.span_until = now + SPAN;
+            self.checkpoint();
+            self.parts.probes.forget_ended_threads()?;
+            self.write_status();
+        }
+        Ok(())
+    }
+
+    /// Ends every coverage span and begins the next.
+    fn checkpoint(&mut self) {
+        let spans = self.parts.accounts.checkpoint(Timestamp::now());
+        self.seal_spans(spans);
+    }
+
+    fn seal_spans(&mut self, spans: impl IntoIterator<Item = Coverage>) {
+        for span in spans {
+            self.parts.sealer.coverage(span);
+        }
+    }
+
+    fn tell_losses(&mut self) -> Result<(), CaptureError> {
+        let now = Timestamp::now();
+        for tgid in self.parts.accounts.watched() {
+            let counters = self.parts.probes.counters(tgid)?;
+            self.tell_losses_of(tgid, &counters, now);
+        }
+        self.losses_since = now;
+        Ok(())
+    }
+
+    fn tell_losses_of(&mut self, tgid: u32, counters: &Counters, now: Timestamp) {
+        let losses = self.parts.accounts.count_lost(tgid, counters);
+        let Some(server) = self.parts.decoder.server(tgid).cloned() else { return };
+        for (reason, events) in losses {
+            self.tell_gap(server.clone(), reason, events, (self.losses_since, now));
+        }
+    }
+
+    fn tell_gap(
+        &mut self,
+        server: Server,
+        reason: LossReason,
+        events: u64,
+        (from, to): (Timestamp, Timestamp),
+    ) {
+        tracing::warn!(reason = reason.as_str(), events, "events were lost");
+        self.parts.metrics.count_lost(reason, events);
+        let gap = self.parts.decoder.gap(server, Gap { reason, events }, from, to);
+        self.parts.sealer.event(gap);
+    }
+
+    /// Batches that the spool gave up or found damaged, as gaps of their servers.
+    fn tell_lost_batches(&mut self, lost: Vec<Lost>) {
+        for lost in lost {
+            match lost {
+                Lost::Corrupt { events } => {
+                    let now = Timestamp::now();
+                    let nobody = self.own_server();
+                    self.tell_gap(nobody, LossReason::SpoolCorrupt, events, (now, now));
+                }
+                Lost::Full { batches } => {
+                    for batch in batches {
+                        self.tell_given_up(&batch);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What a given-up batch held: its events become gaps; its coverage still holds, and so do its gaps.
+    fn tell_given_up(&mut self, batch: &[u8]) {
+        let Ok(batch) = whence_wire::decode(batch, &whence_wire::Limits::default()) else {
+            tracing::error!("a batch that the spool gave up cannot be read");
+            return;
+        };
+        let mut spans: HashMap<Server, (u64, Timestamp, Timestamp)> = HashMap::new();
+        for event in batch.events {
+            if event.gap.is_some() {
+                self.parts.sealer.event(event);
+                continue;
+            }
+            let at = event.started_at;
+            let (events, from, to) = spans.entry(event.server).or_insert((0, at, at));
+            *events += 1;
+            *from = at.min(*from);
+            *to = at.max(*to);
+        }
+        for (server, (events, from, to)) in spans {
+            self.tell_gap(server, LossReason::SpoolFull, events, (from, to));
+        }
+        self.seal_spans(batch.coverage);
+    }
+
+    /// Seals what there is and puts it into the spool; tries until it is there, or `attempts` times.
+    fn flush(&mut self, attempts: Option<u32>) -> Result<(), CaptureError> {
+        let batch = match self.parts.sealer.seal() {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                tracing::error!(%error, "cannot encode a batch, trying again");
+                std::thread::sleep(SPOOL_RETRY);
+                return Ok(());
+            }
+        };
+        let mark = RingMark { position: self.position, ring: self.ring_tag };
+        let mut failures = 0;
+        let lost = loop {
+            match self.append(&batch, &mark) {
+                Ok(lost) => break lost,
+                Err(error) => {
+                    if failures == 0 {
+                        tracing::error!(
+                            error,
+                            "cannot write to the spool; the kernel's ring holds what comes"
+                        );
+                    }
+                    failures += 1;
+                    self.parts.metrics.spool_failures.inc();
+                    if attempts.is_some_and(|attempts| failures >= attempts) {
+                        return Err(CaptureError::Unsaved);
+                    }
+                    whence_service::notify::watchdog();
+                    std::thread::sleep(SPOOL_RETRY);
+                }
+            }
+        };
+        self.parts.accounts.confirm();
+        self.parts.ring.commit(self.position);
+        self.parts.metrics.batches_sealed.inc();
+        let (batches, bytes) = ship::lock(&self.parts.spool).backlog();
+        self.parts.metrics.backlog_batches.set(i64::try_from(batches).unwrap_or(i64::MAX));
+        self.parts.metrics.backlog_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.tell_lost_batches(lost);
+        Ok(())
+    }
+
+    fn append(&mut self, batch: &SealedBatch, mark: &RingMark) -> Result<Vec<Lost>, String> {
+        self.parts.accounts.save(batch.number).map_err(|error| error.to_string())?;
+        ship::lock(&self.parts.spool).append(batch, Some(mark)).map_err(|error| error.to_string())
+    }
+
+    /// What gaps are filed under that belong to no server.
+    fn own_server(&self) -> Server {
+        Server {
+            host: self.parts.host.clone(),
+            instance: InstanceId::derive(&self.parts.host, "", "collector"),
+            product: "Whence collector".into(),
+            version: Some(env!("CARGO_PKG_VERSION").into()),
+            address: None,
+            port: None,
+            process_id: std::process::id(),
+            process_started_at: Timestamp(0),
+        }
+    }
+
+    fn write_status(&self) {
+        let servers = self.parts.accounts.servers();
+        self.parts.metrics.set_servers(servers.iter().map(|(_, state, _)| *state));
+        let servers = servers.into_iter().map(|(server, state, detail)| ServerStatus {
+            server: describe(server),
+            state: state.as_str().to_owned(),
+            detail: match (state, detail) {
+                (_, Some(detail)) => detail.to_owned(),
+                (CoverageState::Watched, None) => self.places(server),
+                (CoverageState::NotRunning, None) => {
+                    "it has ended; captured again as soon as it starts".into()
+                }
+                (CoverageState::Unattachable, None) => String::new(),
+            },
+        });
+        let status = Status { updated_at: Timestamp::now(), servers: servers.collect() };
+        if let Err(error) = status.write(&self.parts.status_file) {
+            tracing::warn!(%error, "cannot say what is attached");
+        }
+    }
+
+    /// What the probes of this server are on, for people.
+    fn places(&self, server: &Server) -> String {
+        let binary = BinaryId::of(&PathBuf::from(format!("/proc/{}/exe", server.process_id)));
+        match binary.ok().and_then(|binary| self.watches.get(&binary)) {
+            Some(Watch::Attached { attachment, provider, .. }) => {
+                let by = if *provider == Provider::Usdt { "static probes" } else { "functions" };
+                format!("{by} {}", attachment.places().join(", "))
+            }
+            _ => String::new(),
+        }
+    }
+}
+
+/// `MariaDB 10.11.19 on 127.0.0.1:3306 (pid 812)`.
+fn describe(server: &Server) -> String {
+    let version = server.version.as_ref().map(|version| format!(" {version}")).unwrap_or_default();
+    let at = match (server.address, server.port) {
+        (Some(address), Some(port)) => format!(" on {}", std::net::SocketAddr::new(address, port)),
+        _ => String::new(),
+    };
+    format!("{}{version}{at} (pid {})", server.product, server.process_id)
+}

@@ -1,0 +1,95 @@
+//! The collector's metrics, and the small HTTP server that shows them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+use whence_model::LossReason;
+
+use crate::ship;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct State {
+    state: &'static str,
+}
+
+/// Everything that is counted.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    pub events: Counter,
+    lost: Family<Reason, Counter>,
+    pub batches_sealed: Counter,
+    pub spool_failures: Counter,
+    pub backlog_batches: Gauge,
+    pub backlog_bytes: Gauge,
+    servers: Family<State, Gauge>,
+    pub ship: ship::Metrics,
+}
+
+impl Metrics {
+    pub fn registry(&self) -> Registry {
+        let mut registry = whence_service::metrics::registry("collector");
+        registry.register("events", "events decoded and sealed", self.events.clone());
+        registry.register("events_lost", "events lost, by reason", self.lost.clone());
+        registry.register("batches_sealed", "batches put into the spool", self.batches_sealed.clone());
+        registry.register(
+            "spool_failures",
+            "attempts to write to the spool that failed",
+            self.spool_failures.clone(),
+        );
+        registry.register("spool_backlog_batches", "batches not confirmed yet", self.backlog_batches.clone());
+        registry.register("spool_backlog_bytes", "bytes not confirmed yet", self.backlog_bytes.clone());
+        registry.register("servers", "database servers known, by state", self.servers.clone());
+        self.ship.register(&mut registry);
+        registry
+    }
+
+    pub fn count_lost(&self, reason: LossReason, events: u64) {
+        self.lost.get_or_create(&Reason { reason: reason.as_str() }).inc_by(events);
+    }
+
+    pub fn set_servers(&self, states: impl Iterator<Item = whence_model::CoverageState>) {
+        let states: Vec<_> = states.collect();
+        for state in whence_model::CoverageState::ALL {
+            let number = states.iter().filter(|known| *known == state).count();
+            let gauge = self.servers.get_or_create(&State { state: state.as_str() });
+            gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+/// Serves `/metrics`, `/live` and `/ready` until `shutdown`.
+pub async fn serve(
+    address: SocketAddr,
+    metrics: &Metrics,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let registry = Arc::new(metrics.registry());
+    let text = move || {
+        let registry = registry.clone();
+        async move {
+            let kind = [(header::CONTENT_TYPE, whence_service::metrics::CONTENT_TYPE)];
+            (kind, whence_service::metrics::encode(&registry)).into_response()
+        }
+    };
+    let routes = Router::new()
+        .route("/metrics", get(text))
+        .route("/live", get(|| async { StatusCode::OK }))
+        .route("/ready", get(|| async { StatusCode::OK }));
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    axum::serve(listener, routes).with_graceful_shutdown(async move { shutdown.cancelled().await }).await
+}
