@@ -428,7 +428,7 @@ mod tests {
         let mut accounts = open(directory.path(), 0);
         watch(&mut accounts, 10, false);
         accounts.save(1).unwrap();
-        let mut next = Accounts::open(directory.path(), "boot:2", 1);
+        let mut next = Accounts::open(directory.path(), "another boot:1", 1);
         assert_eq!(next.former_processes(), []);
         assert_eq!(next.known_server(PROCESS), None);
         assert_eq!(next.looked_once(Timestamp(i64::MAX)).len(), 1);

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -125,7 +125,8 @@ impl Capture {
             match self.parts.findings.recv_timeout(LONGEST_WAIT) {
                 Ok(Finding::LookedOnce) => break,
                 Ok(finding) => self.handle(finding)?,
-                Err(_) => {}
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         self.look_at_former();
@@ -164,7 +165,11 @@ impl Capture {
         }
         self.tell_losses()?;
         self.checkpoint();
-        self.flush(Some(LAST_ATTEMPTS))
+        self.flush(Some(LAST_ATTEMPTS))?;
+        if !self.parts.keep_probes {
+            self.parts.probes.unpin()?;
+        }
+        Ok(())
     }
 
     fn handle(&mut self, finding: Finding) -> Result<(), CaptureError> {

@@ -25,14 +25,12 @@ where
 {
     let until = Instant::now() + DEADLINE;
     loop {
-        let answer = look().await;
-        match answer {
+        let why = match look().await {
             Ok(Some(found)) => return found,
-            Ok(None) if Instant::now() < until => {}
-            Err(_) if Instant::now() < until => {}
-            Ok(None) => panic!("{what}: not within {} s", DEADLINE.as_secs()),
-            Err(error) => panic!("{what}: {error:#}"),
-        }
+            Ok(None) => "it is not so".to_owned(),
+            Err(error) => format!("{error:#}"),
+        };
+        assert!(Instant::now() < until, "{what}: not within {} s: {why}", DEADLINE.as_secs());
         tokio::time::sleep(POLL).await;
     }
 }

@@ -183,6 +183,12 @@ impl Probes {
         Ok((tables.take_process(tgid)?, counters))
     }
 
+    /// Unpins the maps and the probes that were left, when nothing is to go on without a collector.
+    pub fn unpin(&self) -> Result<(), ProbeError> {
+        let Some(pins) = &self.pins else { return Ok(()) };
+        pins.remove().map_err(|source| ProbeError::Pin { path: pins.path().to_owned(), source })
+    }
+
     /// Forgets threads that have ended without closing a connection.
     pub fn forget_ended_threads(&mut self) -> Result<usize, ProbeError> {
         maps::lock(&self.tables).forget_ended_threads()

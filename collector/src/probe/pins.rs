@@ -2,7 +2,7 @@
 //!
 //! In the pin directory there is one directory for each build of the BPF object, named by its hash: `maps/` holds the
 //! maps, `links/` the probes, each named by what it is on, so that a new collector finds and takes up what the one
-//! before it left. Nothing of another build is touched: its records have another form.
+//! before it left. What another build left is removed: its records have another form.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -36,7 +36,33 @@ impl PinDirectory {
         let path = root.join(format!("{:08x}-{:x}", crc32c::crc32c(object), object.len()));
         fs::create_dir_all(path.join("maps")).map_err(error)?;
         fs::create_dir_all(path.join("links")).map_err(error)?;
-        Ok(Self { path })
+        let pins = Self { path };
+        pins.remove_other_builds(root).map_err(error)?;
+        Ok(pins)
+    }
+
+    /// Takes off what a collector of another build left on: its records have another form, and nobody reads them.
+    fn remove_other_builds(&self, root: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(root)? {
+            let path = entry?.path();
+            if path != self.path && path.join("maps").is_dir() {
+                tracing::warn!(pins = %path.display(), "taking off the probes of another build");
+                fs::remove_dir_all(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of everything that is pinned: with nobody left who has it open, it is gone.
+    pub fn remove(&self) -> io::Result<()> {
+        fs::remove_dir_all(&self.path)?;
+        // The root is ours unless it holds something else, or a file system is mounted on it.
+        let _ = self.path.parent().map(fs::remove_dir);
+        Ok(())
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Where each map is pinned.

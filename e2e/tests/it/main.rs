@@ -1,0 +1,9 @@
+//! Whence as a whole: real database servers, the real kernel, the real ClickHouse, a real browser.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+
+mod commands;
+mod database;
+mod page;
+mod survival;
+mod unprivileged;
