@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::npm::Package;
 
 /// How long a server may take to start or to stop.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 /// How often its state is looked at meanwhile.
 const POLL: Duration = Duration::from_millis(20);
 

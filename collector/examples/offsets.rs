@@ -1,0 +1,16 @@
+//! Prints what is read from server binaries: `cargo run --example offsets -- /usr/sbin/mariadbd`.
+
+use std::path::Path;
+use std::time::Instant;
+
+fn main() {
+    for binary in std::env::args().skip(1) {
+        let started = Instant::now();
+        let derived = whence_collector::offsets::derive(Path::new(&binary));
+        let taken = started.elapsed().as_millis();
+        match derived {
+            Ok(derived) => println!("{binary}: {taken} ms, absent: {:?}\n{derived:#x?}", derived.absent()),
+            Err(error) => println!("{binary}: {taken} ms: {error}"),
+        }
+    }
+}

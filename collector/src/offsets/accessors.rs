@@ -1,0 +1,433 @@
+//! Offsets from the machine code of functions that every server exports for its plugins and storage engines.
+//!
+//! Most facts are told by two functions or more, which must agree. MariaDB (10.5 to 11.8) has accessors in C for all that
+//! its audit plugin needs; MySQL (5.7 and later) has `Security_context`'s own methods and fewer accessors of `THD`.
+
+use whence_abi::layout::{ABSENT, Layout, StringField};
+
+use super::image::Image;
+use super::walk::{self, Event, Value};
+use super::{Product, Unproven};
+
+/// `DA_OK` and `DA_EOF` are 1 and 2 in every server; what a larger status means differs.
+const STATUS_OK: u32 = 1;
+/// Longest message in a diagnostics area, as `MYSQL_ERRMSG_SIZE` less its NUL.
+const MESSAGE_BYTES: u64 = 511;
+
+/// The layout of the server in `image`.
+pub fn layout(image: &Image<'_>, product: Product) -> Result<Layout, Unproven> {
+    let code = Code { image };
+    let mut layout = Layout::EMPTY;
+    match product {
+        Product::MariaDb => mariadb(&code, &mut layout)?,
+        Product::MySql => mysql(&code, &mut layout)?,
+    }
+    diagnostics(&code, &mut layout)?;
+    layout.rows_sent = code
+        .facts("rows sent", &["_ZN3THD18set_sent_row_countEy", "_ZN3THD18set_sent_row_countEm"])
+        .and_then(|facts| facts.one("rows sent", facts.stored_arguments(1, 8)))
+        .unwrap_or(ABSENT);
+    Ok(layout)
+}
+
+/// The version that is compiled in, from the function that makes the reported one of it.
+pub fn version(image: &Image<'_>) -> Option<String> {
+    let code = Code { image };
+    let facts = code.facts("version", &["_Z18set_server_version"]).ok()?;
+    let mut texts = facts.events.iter().filter_map(|event| match event {
+        Event::Call { arguments, .. } => arguments.iter().find_map(|argument| match argument {
+            Value::Constant(address) => image.text(*address).filter(|text| is_version(text)),
+            _ => None,
+        }),
+        _ => None,
+    });
+    texts.next().map(str::to_owned)
+}
+
+/// Whether the text begins with three numbers, with points between.
+fn is_version(text: &str) -> bool {
+    let numbers = text.split('-').next().unwrap_or_default();
+    let parts: Vec<_> = numbers.split('.').collect();
+    parts.len() == 3 && parts.iter().all(|part| part.parse::<u32>().is_ok())
+}
+
+fn mariadb(code: &Code<'_, '_>, layout: &mut Layout) -> Result<(), Unproven> {
+    let field = "thread id";
+    let facts = code.facts(field, &["thd_get_thread_id"])?;
+    layout.thread_id = facts.one(field, facts.returned_fields(8))?;
+    layout.thread_id_bytes = 8;
+
+    // Five accessors go through the security context; they must agree on where it is.
+    let field = "account";
+    let facts = code.facts(field, &["thd_priv_user"])?;
+    let (context, priv_user) = facts.one(field, facts.returned_addresses_behind())?;
+    layout.security_context = context;
+    layout.priv_user = StringField::inline(priv_user);
+    let compared =
+        code.facts(field, &["_ZNK16Security_context12is_priv_user", "_ZN16Security_context12is_priv_user"])?;
+    compared.must_pass(field, &Value::argument(0).plus(priv_user.into()))?;
+    for (field, name, place) in [
+        ("login user", "thd_user_name", &mut layout.login_user),
+        ("client host", "thd_client_host", &mut layout.host),
+        ("client address", "thd_client_ip", &mut layout.ip),
+    ] {
+        let facts = code.facts(field, &[name])?;
+        let (through, offset) = facts.one(field, facts.returned_fields_behind(8))?;
+        agree(field, "thd_priv_user", name, context, through)?;
+        *place = StringField::pointer(offset);
+    }
+    host_or_ip(code, layout);
+
+    let field = "database";
+    let facts = code.facts(field, &["thd_current_db"])?;
+    let database = facts.one(field, facts.returned_addresses())?;
+    let setter = code.facts(field, &["_ZN3THD6set_dbE"])?;
+    setter.must_store(field, database)?;
+    setter.must_store(field, database + 8)?;
+    layout.database = database;
+    layout.database_length = database + 8;
+
+    let field = "query";
+    let facts = code.facts(field, &["thd_query_string"])?;
+    let query = facts.one(field, facts.returned_addresses())?;
+    let setter = code.facts(field, &["_ZN3THD16set_query_and_idE"])?;
+    agree(
+        field,
+        "thd_query_string",
+        "THD::set_query_and_id",
+        query,
+        setter.one(field, setter.stored_arguments(1, 8))?,
+    )?;
+    setter.must_store(field, query + 8)?;
+    layout.query = query;
+    layout.query_length = query + 8;
+
+    let field = "diagnostics area";
+    let number = code.facts(field, &["thd_get_error_number"])?;
+    let (area, error_code) = number.one(field, number.returned_fields_behind(4))?;
+    let text = code.facts(field, &["thd_get_error_message"])?;
+    let (through, message) = text.one(field, text.returned_addresses_behind())?;
+    agree(field, "thd_get_error_number", "thd_get_error_message", area, through)?;
+    let status = code.facts(field, &["thd_current_status"])?;
+    let (through, status, error) = status.one(field, status.compared_behind())?;
+    agree(field, "thd_get_error_number", "thd_current_status", area, through)?;
+    layout.diagnostics = area;
+    layout.error_code = error_code;
+    layout.error_message = StringField::inline(message);
+    layout.status = status;
+    layout.status_error = error;
+
+    layout.peer_port = code
+        .facts("client port", &["_Z17thd_set_peer_addrP3THD"])
+        .and_then(|facts| facts.one("client port", facts.stored_arguments(3, 2)))
+        .unwrap_or(ABSENT);
+    Ok(())
+}
+
+fn mysql(code: &Code<'_, '_>, layout: &mut Layout) -> Result<(), Unproven> {
+    let field = "thread id";
+    let facts = code.facts(field, &["_Z13thd_thread_idPK3THD"])?;
+    (layout.thread_id, layout.thread_id_bytes) = match facts.one(field, facts.returned_fields(4)) {
+        Ok(offset) => (offset, 4),
+        Err(_) => (facts.one(field, facts.returned_fields(8))?, 8),
+    };
+
+    let field = "security context";
+    let facts = code.facts(field, &["_Z24thd_get_security_contextP3THD"])?;
+    layout.security_context = facts.one(field, facts.stored_fields(8))?;
+    let restored = code.facts(field, &["_ZN16Security_context24restore_security_contextE"])?;
+    restored.must_store_in(field, &Value::argument(1).plus(layout.security_context.into()))?;
+
+    let field = "account";
+    let facts = code.facts(field, &["_ZNK16Security_context9priv_userEv"])?;
+    let priv_user = facts.one(field, facts.returned_addresses())?;
+    let setter = code.facts(field, &["_ZN16Security_context16assign_priv_userE"])?;
+    setter.must_pass(field, &Value::argument(0).plus(priv_user.into()))?;
+    layout.priv_user = StringField::inline(priv_user);
+    for (field, getter, setter, place) in [
+        (
+            "login user",
+            "_ZNK16Security_context4userEv",
+            "_ZN16Security_context12set_user_ptrE",
+            &mut layout.login_user,
+        ),
+        (
+            "client host",
+            "_ZNK16Security_context4hostEv",
+            "_ZN16Security_context12set_host_ptrE",
+            &mut layout.host,
+        ),
+        (
+            "client address",
+            "_ZNK16Security_context2ipEv",
+            "_ZN16Security_context10set_ip_ptrE",
+            &mut layout.ip,
+        ),
+    ] {
+        let facts = code.facts(field, &[getter])?;
+        let offset = facts.one(field, facts.returned_fields(8))?;
+        let stored = code.facts(field, &[setter])?;
+        agree(field, getter, setter, offset, stored.one(field, stored.stored_arguments(1, 8))?)?;
+        *place = StringField::pointer(offset);
+    }
+    host_or_ip(code, layout);
+
+    // The length is copied from the argument; in front of it is what a function returned that was given its text.
+    let field = "database";
+    let facts = code.facts(field, &["_ZN3THD6set_dbE"])?;
+    let length = facts.one(
+        field,
+        facts.stores().filter_map(|(address, bytes, value)| {
+            let copied = value.loaded_from(8)?.offset_in(&Value::argument(1))? == 8;
+            address.offset_in(&Value::argument(0)).filter(|_| copied && bytes == 8)
+        }),
+    )?;
+    let text = facts.one(
+        field,
+        facts.stores().filter_map(|(address, bytes, value)| {
+            let made = facts.result_of_call_with(value, &Value::argument(1).load(8));
+            address.offset_in(&Value::argument(0)).filter(|_| made && bytes == 8)
+        }),
+    )?;
+    agree(field, "the text", "the length", text + 8, length)?;
+    layout.database = text;
+    layout.database_length = length;
+
+    let field = "query";
+    if let Ok(facts) = code.facts(field, &["_Z16thd_query_unsafeP3THD"]) {
+        let query = facts.one(field, facts.returned_fields(8))?;
+        layout.query = query;
+        layout.query_length = query + 8;
+    }
+
+    let field = "diagnostics area";
+    let facts = code.facts(field, &["_Z12thd_is_errorPK3THD"])?;
+    (layout.diagnostics, layout.status, layout.status_error) = facts.one(field, facts.compared_behind())?;
+    Ok(())
+}
+
+/// The text that stands for host and address until either is known: `Security_context::init` sets it.
+fn host_or_ip(code: &Code<'_, '_>, layout: &mut Layout) {
+    let Ok(facts) = code.facts("client", &["_ZN16Security_context4initEv"]) else {
+        return;
+    };
+    let places = facts.stores().filter_map(|(address, bytes, value)| match value {
+        Value::Constant(text) if bytes == 8 && code.image.text(*text) == Some("connecting host") => {
+            address.offset_in(&Value::argument(0))
+        }
+        _ => None,
+    });
+    if let Ok(offset) = facts.one("client", places) {
+        layout.host_or_ip = StringField::pointer(offset);
+    }
+}
+
+/// What the methods of `Diagnostics_area` that set it tell: they must agree with the accessors.
+fn diagnostics(code: &Code<'_, '_>, layout: &mut Layout) -> Result<(), Unproven> {
+    let field = "status of a command";
+    let area = Value::argument(0);
+    let ok = code.facts(field, &["_ZN16Diagnostics_area13set_ok_statusE"])?;
+    let mut good = Vec::new();
+    for (address, bytes, value) in ok.stores() {
+        if let (Some(offset), 4, Value::Constant(status)) = (address.offset_in(&area), bytes, value)
+            && offset == layout.status
+        {
+            good.push(u32::try_from(*status).unwrap_or(u32::MAX));
+        }
+    }
+    if !good.contains(&STATUS_OK) || good.contains(&layout.status_error) {
+        return Err(Unproven::new(field, "Diagnostics_area::set_ok_status does not set it to OK"));
+    }
+    layout.status_ok_first = STATUS_OK;
+    layout.status_ok_last = layout.status_error - 1;
+    layout.affected_rows = ok.one("rows affected", ok.stored_arguments(1, 8)).unwrap_or(ABSENT);
+
+    let field = "error of a command";
+    let error = code.facts(field, &["_ZN16Diagnostics_area16set_error_statusEjPKc"])?;
+    let sets = |(address, bytes, value): (&Value, usize, &Value)| {
+        bytes == 4
+            && address.offset_in(&area) == Some(layout.status)
+            && *value == Value::Constant(layout.status_error.into())
+    };
+    if !error.stores().any(sets) {
+        return Err(Unproven::new(field, "Diagnostics_area::set_error_status does not set the status to it"));
+    }
+    let error_code = error.one(field, error.stored_arguments(1, 4))?;
+    if layout.error_code == ABSENT {
+        layout.error_code = error_code;
+    }
+    agree(field, "its accessor", "Diagnostics_area::set_error_status", layout.error_code, error_code)?;
+
+    // strmake(message, argument 2, 511), and four of the five characters at argument 3.
+    let messages = error.calls().filter_map(|arguments| {
+        let copies = arguments[1] == Value::argument(2) && arguments[2] == Value::Constant(MESSAGE_BYTES);
+        arguments[0].offset_in(&area).filter(|_| copies)
+    });
+    if let Ok(message) = error.one("error message", messages) {
+        if layout.error_message == StringField::ABSENT {
+            layout.error_message = StringField::inline(message);
+        }
+        let accessor = layout.error_message.offset;
+        agree("error message", "its accessor", "Diagnostics_area::set_error_status", accessor, message)?;
+    }
+    let states = error.stores().filter_map(|(address, bytes, value)| {
+        let copied = value.loaded_from(4)? == &Value::argument(3);
+        address.offset_in(&area).filter(|_| copied && bytes == 4)
+    });
+    if let Ok(state) = error.one("SQLSTATE", states) {
+        layout.sqlstate = StringField::inline(state);
+    }
+    Ok(())
+}
+
+fn agree(field: &'static str, one: &str, other: &str, left: u32, right: u32) -> Result<(), Unproven> {
+    if left == right {
+        return Ok(());
+    }
+    Err(Unproven::new(field, format!("{one} says {left:#x}, {other} says {right:#x}")))
+}
+
+/// The binary's functions.
+struct Code<'a, 'data> {
+    image: &'a Image<'data>,
+}
+
+impl Code<'_, '_> {
+    /// What the one function does whose name begins with one of `prefixes`. A name without `_Z` must be the whole name.
+    fn facts(&self, field: &'static str, prefixes: &[&'static str]) -> Result<Facts, Unproven> {
+        let name = prefixes.first().copied().unwrap_or_default();
+        let symbol = if name.starts_with("_Z") {
+            self.image.function(name, prefixes).map_err(|error| Unproven::new(field, error.to_string()))?
+        } else {
+            self.image.symbol(name).filter(|symbol| symbol.is_function)
+        };
+        let symbol = symbol.ok_or_else(|| Unproven::new(field, format!("there is no function {name}")))?;
+        Ok(Facts { name: symbol.name.to_owned(), events: walk::events(self.image, symbol.address) })
+    }
+}
+
+/// What one function does.
+struct Facts {
+    name: String,
+    events: Vec<Event>,
+}
+
+impl Facts {
+    /// The one value in `values`.
+    fn one<T: PartialEq>(
+        &self,
+        field: &'static str,
+        mut values: impl Iterator<Item = T>,
+    ) -> Result<T, Unproven> {
+        let first = values
+            .next()
+            .ok_or_else(|| Unproven::new(field, format!("the code of {} does not show it", self.name)))?;
+        if values.any(|value| value != first) {
+            return Err(Unproven::new(field, format!("the code of {} shows several", self.name)));
+        }
+        Ok(first)
+    }
+
+    fn returns(&self) -> impl Iterator<Item = &Value> {
+        self.events.iter().filter_map(|event| match event {
+            Event::Return(value) => Some(value),
+            _ => None,
+        })
+    }
+
+    fn stores(&self) -> impl Iterator<Item = (&Value, usize, &Value)> {
+        self.events.iter().filter_map(|event| match event {
+            Event::Store { address, bytes, value } => Some((address, *bytes, value)),
+            _ => None,
+        })
+    }
+
+    fn calls(&self) -> impl Iterator<Item = &[Value; 6]> {
+        self.events.iter().filter_map(|event| match event {
+            Event::Call { arguments, .. } => Some(arguments),
+            _ => None,
+        })
+    }
+
+    /// `return argument0->field`
+    fn returned_fields(&self, bytes: usize) -> impl Iterator<Item = u32> {
+        self.returns().filter_map(move |value| value.loaded_from(bytes)?.offset_in(&Value::argument(0)))
+    }
+
+    /// `return &argument0->field`
+    fn returned_addresses(&self) -> impl Iterator<Item = u32> {
+        self.returns().filter_map(|value| value.offset_in(&Value::argument(0)))
+    }
+
+    /// `return argument0->object->field`, as the offsets of object and field.
+    fn returned_fields_behind(&self, bytes: usize) -> impl Iterator<Item = (u32, u32)> {
+        self.returns().filter_map(move |value| behind(value.loaded_from(bytes)?))
+    }
+
+    /// `return &argument0->object->field`
+    fn returned_addresses_behind(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.returns().filter_map(behind)
+    }
+
+    /// `argument0->object->field == number`, four bytes wide.
+    fn compared_behind(&self) -> impl Iterator<Item = (u32, u32, u32)> {
+        self.events.iter().filter_map(|event| match event {
+            Event::Compare { left, right: Value::Constant(number) } => {
+                let (object, field) = behind(left.loaded_from(4)?)?;
+                Some((object, field, u32::try_from(*number).ok()?))
+            }
+            _ => None,
+        })
+    }
+
+    /// `argument0->field = argument`
+    fn stored_arguments(&self, argument: usize, width: usize) -> impl Iterator<Item = u32> {
+        self.stores().filter_map(move |(address, bytes, value)| {
+            let is_it = bytes == width && *value == Value::argument(argument);
+            address.offset_in(&Value::argument(0)).filter(|_| is_it)
+        })
+    }
+
+    /// `*argument1 = argument0->field`
+    fn stored_fields(&self, width: usize) -> impl Iterator<Item = u32> {
+        self.stores().filter_map(move |(address, bytes, value)| {
+            let is_it = bytes == width && *address == Value::argument(1);
+            value.loaded_from(width)?.offset_in(&Value::argument(0)).filter(|_| is_it)
+        })
+    }
+
+    /// Whether `value` is what a call returned that was given `argument`.
+    fn result_of_call_with(&self, value: &Value, argument: &Value) -> bool {
+        self.events.iter().any(|event| match event {
+            Event::Call { at, arguments, .. } => arguments.contains(argument) && value.is_result_of(*at),
+            _ => false,
+        })
+    }
+
+    /// Refuses a function that gives `value` to no other.
+    fn must_pass(&self, field: &'static str, value: &Value) -> Result<(), Unproven> {
+        if self.calls().any(|arguments| arguments.contains(value)) {
+            return Ok(());
+        }
+        Err(Unproven::new(field, format!("the code of {} does not confirm it", self.name)))
+    }
+
+    /// Refuses a function that does not set the field at `offset` of its first argument.
+    fn must_store(&self, field: &'static str, offset: u32) -> Result<(), Unproven> {
+        self.must_store_in(field, &Value::argument(0).plus(offset.into()))
+    }
+
+    fn must_store_in(&self, field: &'static str, place: &Value) -> Result<(), Unproven> {
+        if self.stores().any(|(address, bytes, _)| address == place && bytes == 8) {
+            return Ok(());
+        }
+        Err(Unproven::new(field, format!("the code of {} does not confirm it", self.name)))
+    }
+}
+
+/// The offsets in `argument0->object->field`, for the field's address.
+fn behind(address: &Value) -> Option<(u32, u32)> {
+    let object = address.object()?;
+    let through = object.loaded_from(8)?.offset_in(&Value::argument(0))?;
+    Some((through, address.offset_in(&object)?))
+}
