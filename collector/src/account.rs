@@ -73,7 +73,7 @@ pub struct Former {
 pub struct Accounts {
     path: PathBuf,
     ring: String,
-    accounts: HashMap<InstanceId, Account>,
+    open: HashMap<InstanceId, Account>,
     /// Which server a process is.
     processes: HashMap<u32, InstanceId>,
     /// As of the newest batch in the spool …
@@ -110,7 +110,7 @@ impl Accounts {
         Self {
             path,
             ring: ring.to_owned(),
-            accounts: HashMap::new(),
+            open: HashMap::new(),
             processes: HashMap::new(),
             saved: former.values().cloned().collect(),
             saving: Vec::new(),
@@ -134,8 +134,8 @@ impl Accounts {
     ///
     /// A process's start in UTC is rounded anew at each look; what was stored first stays.
     pub fn known_server(&self, process: ProcessId) -> Option<&Server> {
-        let all = self.accounts.values().chain(self.former.values());
-        all.filter(|account| account.process() == process).map(|account| &account.server).next()
+        let mut all = self.open.values().chain(self.former.values());
+        all.find(|account| account.process() == process).map(|account| &account.server)
     }
 
     /// Process `tgid` counts as this server from now on; watched from `since`.
@@ -185,7 +185,7 @@ impl Accounts {
     /// Process `tgid` has ended: its server is not running.
     pub fn ended(&mut self, tgid: u32, now: Timestamp) -> Option<Coverage> {
         let instance = self.processes.remove(&tgid)?;
-        let account = self.accounts.get_mut(&instance).filter(|account| account.server.process_id == tgid)?;
+        let account = self.open.get_mut(&instance).filter(|account| account.server.process_id == tgid)?;
         let span = account.span(now);
         *account = Account::new(&account.server, CoverageState::NotRunning, 0, now);
         span
@@ -196,7 +196,7 @@ impl Accounts {
         let mut spans = Vec::new();
         for (instance, former) in std::mem::take(&mut self.former) {
             spans.extend(former.span(self.former_saved_at));
-            self.accounts
+            self.open
                 .entry(instance)
                 .or_insert_with(|| Account::new(&former.server, CoverageState::NotRunning, 0, now));
         }
@@ -235,18 +235,18 @@ impl Accounts {
             account.lost.clear();
             span
         };
-        self.accounts.values_mut().filter_map(close).collect()
+        self.open.values_mut().filter_map(close).collect()
     }
 
     /// The processes that are watched.
     pub fn watched(&self) -> Vec<u32> {
-        let watched = self.accounts.values().filter(|account| account.state == CoverageState::Watched);
+        let watched = self.open.values().filter(|account| account.state == CoverageState::Watched);
         watched.map(|account| account.server.process_id).collect()
     }
 
     /// Every server with its state and why it is so, by host, product and port.
     pub fn servers(&self) -> Vec<(&Server, CoverageState, Option<&str>)> {
-        let all = self.accounts.values();
+        let all = self.open.values();
         let mut servers: Vec<_> =
             all.map(|account| (&account.server, account.state, account.detail.as_deref())).collect();
         servers.sort_by_key(|(server, ..)| (&server.product, server.port, server.instance));
@@ -262,7 +262,7 @@ impl Accounts {
     /// [`Accounts::confirm`] after it. Whichever of the two files a crash leaves behind, [`Accounts::open`] finds the
     /// accounts that fit the spool.
     pub fn save(&mut self, number: u64) -> Result<(), AccountError> {
-        self.saving = self.accounts.values().chain(self.former.values()).cloned().collect();
+        self.saving = self.open.values().chain(self.former.values()).cloned().collect();
         let kept = Kept {
             ring: self.ring.clone(),
             detached: self.detached,
@@ -286,17 +286,17 @@ impl Accounts {
     }
 
     fn of(&mut self, tgid: u32) -> Option<&mut Account> {
-        self.accounts.get_mut(self.processes.get(&tgid)?)
+        self.open.get_mut(self.processes.get(&tgid)?)
     }
 
     fn insert(&mut self, tgid: u32, account: Account) {
         self.processes.insert(tgid, account.server.instance);
-        self.accounts.insert(account.server.instance, account);
+        self.open.insert(account.server.instance, account);
     }
 
     /// Ends the open span of a server that turns up as another process.
     fn end(&mut self, instance: InstanceId, now: Timestamp) -> Option<Coverage> {
-        let account = self.accounts.remove(&instance)?;
+        let account = self.open.remove(&instance)?;
         self.processes.retain(|_, known| *known != instance);
         account.span(now)
     }

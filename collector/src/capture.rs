@@ -54,7 +54,7 @@ enum Watch {
         at: Timestamp,
         provider: Provider,
         /// A process that ran it.
-        example: Option<Server>,
+        example: Option<Box<Server>>,
     },
     Failed {
         plan: Plan,
@@ -123,10 +123,9 @@ impl Capture {
         // Records of before are read when it is known which of their servers still run.
         while !shutdown.is_cancelled() {
             match self.parts.findings.recv_timeout(LONGEST_WAIT) {
-                Ok(Finding::LookedOnce) => break,
+                Ok(Finding::LookedOnce) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(finding) => self.handle(finding)?,
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         self.look_at_former();
@@ -231,7 +230,7 @@ impl Capture {
         let server = self.parts.accounts.known_server(id).cloned().unwrap_or(process.server);
         let spans = match self.watches.get_mut(&binary) {
             Some(Watch::Attached { attachment, at, provider, example }) => {
-                *example = Some(server.clone());
+                *example = Some(Box::new(server.clone()));
                 let started = server.process_started_at;
                 let since = if attachment.taken_up() { started } else { started.max(*at) };
                 self.parts.decoder.add_server(id.tgid, server.clone());
@@ -317,7 +316,7 @@ impl Capture {
         let server = Server {
             instance: InstanceId::derive(&self.parts.host, "", &format!("process {tgid}")),
             product: example.as_ref().map_or_else(|| "unknown".into(), |example| example.product.clone()),
-            version: example.and_then(|example| example.version),
+            version: example.and_then(|example| example.version.clone()),
             process_id: tgid,
             process_started_at: now,
             ..nobody

@@ -10,7 +10,7 @@ mod product;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
-use std::sync::mpsc::{SendError, Sender};
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -52,7 +52,7 @@ pub fn run(host: &str, findings: &Sender<Finding>, shutdown: &CancellationToken)
             if std::mem::replace(&mut looked_once, true) {
                 Ok(())
             } else {
-                findings.send(Finding::LookedOnce)
+                discovery.tell(Finding::LookedOnce)
             }
         });
         if told.is_err() {
@@ -61,6 +61,9 @@ pub fn run(host: &str, findings: &Sender<Finding>, shutdown: &CancellationToken)
         std::thread::sleep(LOOK_EVERY);
     }
 }
+
+/// The other end of the channel is closed: the collector ends.
+struct NobodyListens;
 
 struct Discovery<'a> {
     host: &'a str,
@@ -71,7 +74,7 @@ struct Discovery<'a> {
 }
 
 impl Discovery<'_> {
-    fn look(&mut self) -> Result<(), SendError<Finding>> {
+    fn look(&mut self) -> Result<(), NobodyListens> {
         let running = running();
         self.tell_ended(&running)?;
         let mut seen = HashSet::new();
@@ -89,21 +92,25 @@ impl Discovery<'_> {
         Ok(())
     }
 
-    fn tell_ended(&mut self, running: &HashMap<u32, BinaryId>) -> Result<(), SendError<Finding>> {
+    fn tell(&self, finding: Finding) -> Result<(), NobodyListens> {
+        self.findings.send(finding).map_err(|_| NobodyListens)
+    }
+
+    fn tell_ended(&mut self, running: &HashMap<u32, BinaryId>) -> Result<(), NobodyListens> {
         let ended =
             |known: &Known| running.get(&known.id.tgid) != Some(&known.binary) || !known.id.is_alive();
         let ended: Vec<u32> =
             self.known.values().filter(|known| ended(known)).map(|known| known.id.tgid).collect();
         for tgid in ended {
             if let Some(known) = self.known.remove(&tgid) {
-                self.findings.send(Finding::Ended(known.id))?;
+                self.tell(Finding::Ended(known.id))?;
             }
         }
         Ok(())
     }
 
     /// Whether servers run this program; looks into it at the first call.
-    fn is_server(&mut self, tgid: u32, binary: BinaryId) -> Result<bool, SendError<Finding>> {
+    fn is_server(&mut self, tgid: u32, binary: BinaryId) -> Result<bool, NobodyListens> {
         if let Some(is_server) = self.binaries.get(&binary) {
             return Ok(*is_server);
         }
@@ -111,20 +118,21 @@ impl Discovery<'_> {
         let plan = Plan::of(id);
         self.binaries.insert(binary, plan.is_some());
         let Some(plan) = plan else { return Ok(false) };
-        self.findings.send(Finding::Binary { binary, path: id.executable(), plan })?;
+        self.tell(Finding::Binary { binary, path: id.executable(), plan })?;
         Ok(true)
     }
 
-    fn tell_process(&mut self, tgid: u32) -> Result<(), SendError<Finding>> {
+    fn tell_process(&mut self, tgid: u32) -> Result<(), NobodyListens> {
         let Some(known) = self.known.get_mut(&tgid).filter(|known| !known.told) else { return Ok(()) };
         let Ok(process) = process::inspect(tgid, self.host) else { return Ok(()) };
         // A database server that does not listen yet is starting, or only installs a data directory.
-        let waits = process.listens || (known.since.elapsed() > SETTLED && !plan::is_server_name(known.id));
-        if !waits {
+        let is_settled = known.since.elapsed() > SETTLED && !plan::is_server_name(known.id);
+        if !process.listens && !is_settled {
             return Ok(());
         }
         known.told = true;
-        self.findings.send(Finding::Process { binary: known.binary, process })
+        let binary = known.binary;
+        self.tell(Finding::Process { binary, process })
     }
 }
 

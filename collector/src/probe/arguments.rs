@@ -210,6 +210,7 @@ fn x86_64_wide_register(name: &str) -> Option<u32> {
 }
 
 /// `x0`, `w1`, `sp`, `42`, `[x0]`, `[sp, 16]`, `[x0, x1]`, `[x0, x1, lsl 3]`.
+#[expect(clippy::unnecessary_wraps, reason = "the other processor's places can fail")]
 fn aarch64(place: &str) -> Result<Option<Argument>, NoSuchSymbol> {
     let Some(inner) = place.strip_prefix('[').and_then(|place| place.strip_suffix(']')) else {
         if let Some(register) = aarch64_register(place, true) {

@@ -96,6 +96,7 @@ impl Ring {
     }
 
     /// The next record; None when there is none yet. It stays valid until it is committed.
+    #[expect(clippy::should_implement_trait, reason = "an entry borrows from the ring")]
     pub fn next(&mut self) -> Option<Entry<'_>> {
         while self.read < self.produced() {
             let at = self.page_bytes + usize::try_from(self.read & (self.data_bytes - 1)).unwrap_or(0);

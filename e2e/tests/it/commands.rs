@@ -26,7 +26,10 @@ async fn every_command_is_found_with_who_where_what_how_long_and_how_it_ended() 
     let lines = whence.lines();
     for server in [&maria, &mysql] {
         let address = format!("127.0.0.1:{}", server.port());
-        assert!(lines.iter().any(|line| line.starts_with("watched: ") && line.contains(&address)), "{lines:?}");
+        assert!(
+            lines.iter().any(|line| line.starts_with("watched: ") && line.contains(&address)),
+            "{lines:?}"
+        );
     }
     let api = Api::new(&whence).unwrap();
     let maria_gives = Expected { product: "MariaDB", rows_sent: false, client_port: false };
@@ -66,7 +69,8 @@ async fn good_commands(api: &Api, server: &DatabaseServer, expected: &Expected) 
     assert_eq!(event["rows_sent"].is_u64(), expected.rows_sent, "{event}");
     assert_eq!(event["client_port"].is_u64(), expected.client_port, "{event}");
 
-    run(server, "report", &format!("UPDATE orders SET customer = 'by {product}' WHERE id < 3"), Via::Socket).unwrap();
+    run(server, "report", &format!("UPDATE orders SET customer = 'by {product}' WHERE id < 3"), Via::Socket)
+        .unwrap();
     let event = find(api, server, expected, &format!("'by {product}'")).await;
     assert_eq!(event["user"], "report");
     assert_eq!(event["client_host"], "localhost");
@@ -121,10 +125,13 @@ async fn texts(api: &Api, server: &DatabaseServer, expected: &Expected) {
 
 async fn sessions(api: &Api, server: &DatabaseServer, expected: &Expected) {
     let product = expected.product;
-    let id = run(server, "app", &format!("USE mysql; SELECT CONNECTION_ID() /* whole {product} */"), Via::Tcp);
+    let id =
+        run(server, "app", &format!("USE mysql; SELECT CONNECTION_ID() /* whole {product} */"), Via::Tcp);
     // `app` may not use that database: the client ends there.
     id.unwrap_err();
-    let id = run(server, "app", &format!("USE shop; SELECT CONNECTION_ID() /* session {product} */"), Via::Tcp).unwrap();
+    let id =
+        run(server, "app", &format!("USE shop; SELECT CONNECTION_ID() /* session {product} */"), Via::Tcp)
+            .unwrap();
     let event = find(api, server, expected, &format!("session {product}")).await;
     assert_eq!(event["connection_id"].to_string(), id);
     let port = server.port().to_string();

@@ -14,9 +14,7 @@ pub fn prepare(server: &DatabaseServer) {
     for account in ["app", "report", "auditor"] {
         // For both hosts: MySQL 5.6 has anonymous accounts on localhost, which would win over '%'.
         for host in ["%", "localhost"] {
-            script += &format!(
-                "GRANT ALL ON shop.* TO '{account}'@'{host}' IDENTIFIED BY '{PASSWORD}';"
-            );
+            script += &format!("GRANT ALL ON shop.* TO '{account}'@'{host}' IDENTIFIED BY '{PASSWORD}';");
         }
     }
     root(server, &script);

@@ -14,8 +14,10 @@ async fn without_root_it_says_what_is_missing_and_runs_the_rest() {
     std::fs::copy(whence::program().unwrap(), &program).unwrap();
     let mut command = Command::new("setpriv");
     command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--"]).arg(program);
-    command.args(["up", "--listen=127.0.0.1:0"]).arg(format!("--data={}", data.path().join("data").display()));
-    command.env("WHENCE_CACHE", whence_testkit::shared_cache().unwrap()).current_dir(data.path());
+    command
+        .args(["up", "--listen=127.0.0.1:0"])
+        .arg(format!("--data={}", data.path().join("data").display()));
+    command.env("WHENCE_CACHE", whence_engine::cache_directory()).current_dir(data.path());
     let whence = Whence::start_command(command, &data.path().join("data")).unwrap();
     let lines = whence.lines();
     assert!(lines.iter().any(|line| line.contains("capturing needs root")), "{lines:?}");
