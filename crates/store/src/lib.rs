@@ -7,6 +7,7 @@ mod codec;
 mod collectors;
 mod error;
 mod migrate;
+mod people;
 pub mod read;
 pub mod row;
 mod write;
@@ -14,6 +15,7 @@ mod write;
 pub use collectors::Enrolment;
 pub use error::StoreError;
 pub use migrate::{MIGRATIONS, MigrateError, Migration};
+pub use people::{CredentialRow, PersonRow, ReadRow};
 pub use write::Written;
 
 use secrecy::{ExposeSecret, SecretString};

@@ -5,5 +5,6 @@
 mod crash;
 mod events;
 mod migrate;
+mod people;
 mod read;
 mod write;
