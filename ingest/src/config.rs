@@ -1,0 +1,43 @@
+//! What ingest needs to run, and the limits it holds its senders to.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+use whence_store::Store;
+use whence_wire::Limits;
+
+/// Settings of an ingest service.
+#[derive(Clone)]
+pub struct IngestConfig {
+    pub store: Store,
+    /// What a collector must know to enrol.
+    pub enroll_token: SecretString,
+    /// Most bytes of a request's body, as sent. A collector seals a batch at 4 MiB of text.
+    pub body_bytes: usize,
+    /// What a batch may hold, after decompression.
+    pub limits: Limits,
+    /// How long a sender may take for the body of one request.
+    pub body_timeout: Duration,
+    /// Requests with a body that are worked on at once; more are asked to come again.
+    pub in_flight: usize,
+    /// How long a key is used before it is looked up again: how long a revoked collector may still send.
+    pub key_lifetime: Duration,
+    /// How long requests may go on after the service was told to stop.
+    pub drain: Duration,
+}
+
+impl IngestConfig {
+    /// Settings for this store and enrolment token, everything else as usual.
+    pub fn new(store: Store, enroll_token: SecretString) -> Self {
+        Self {
+            store,
+            enroll_token,
+            body_bytes: 16 << 20,
+            limits: Limits::default(),
+            body_timeout: Duration::from_secs(30),
+            in_flight: 64,
+            key_lifetime: Duration::from_secs(5),
+            drain: Duration::from_secs(8),
+        }
+    }
+}

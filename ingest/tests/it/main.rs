@@ -1,0 +1,11 @@
+//! Ingest against the real embedded ClickHouse, a database per test.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+
+mod enroll;
+mod health;
+mod hostile;
+mod order;
+mod sender;
+mod serve;
+mod store;
