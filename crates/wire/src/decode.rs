@@ -11,7 +11,11 @@ use whence_model::{
     Principal, Provider, Server, Session, Statement, StatementClass, Text, Timestamp, Transport,
 };
 
+use crate::census::Census;
 use crate::{Batch, message};
+
+/// Tables and the like that an event may have on average.
+const DETAILS_PER_EVENT: usize = 16;
 
 /// Most that a batch may hold.
 #[derive(Clone, Copy, Debug)]
@@ -59,8 +63,20 @@ pub enum WireError {
 
 /// Reads a batch and checks every field. Does not check hashes, signature or times: that is ingest's.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Batch, WireError> {
-    let message = message::Batch::decode(decompress(bytes, limits)?.as_slice())?;
+    let bytes = decompress(bytes, limits)?;
+    check_census(Census::take(&bytes)?, limits)?;
+    let message = message::Batch::decode(bytes.as_slice())?;
     Checker { limits, servers: Vec::new() }.batch(message)
+}
+
+fn check_census(census: Census, limits: &Limits) -> Result<(), WireError> {
+    let check = |what, found, limit| {
+        if found > limit { Err(WireError::TooMany { what, found, limit }) } else { Ok(()) }
+    };
+    check("events", census.events, limits.events)?;
+    check("coverage spans", census.spans, limits.events)?;
+    check("servers", census.servers, limits.events)?;
+    check("tables and losses", census.details, limits.events.saturating_mul(DETAILS_PER_EVENT))
 }
 
 fn decompress(bytes: &[u8], limits: &Limits) -> Result<Vec<u8>, WireError> {
@@ -80,9 +96,6 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn batch(mut self, batch: message::Batch) -> Result<Batch, WireError> {
-        self.count("events", batch.events.len())?;
-        self.count("coverage spans", batch.coverage.len())?;
-        self.count("servers", batch.servers.len())?;
         self.servers =
             batch.servers.into_iter().map(|server| self.server(server)).collect::<Result<_, _>>()?;
         let collector = CollectorId(uuid("collector", &batch.collector)?);

@@ -4,6 +4,7 @@
 //! works with an older ingest. Values that a reader must understand (the kind of an event, say) are refused when it
 //! does not.
 
+mod census;
 mod decode;
 mod encode;
 pub mod message;
