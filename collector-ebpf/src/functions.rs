@@ -23,6 +23,10 @@ mod command {
     pub const QUERY: u32 = 3;
     pub const CHANGE_USER: u32 = 17;
     pub const STMT_PREPARE: u32 = 22;
+    pub const STMT_EXECUTE: u32 = 23;
+    pub const STMT_FETCH: u32 = 28;
+    /// MariaDB's.
+    pub const STMT_BULK_EXECUTE: u32 = 250;
 }
 
 /// What MariaDB's `dispatch_command` returns for a command that it will take up again.
@@ -109,7 +113,12 @@ pub fn dispatch_return(ctx: RetProbeContext) -> u32 {
         read_database(thread, layout, thd);
     }
     read_result(thread, layout, thd);
-    if let Some(rows) = field::<u64>(thd, layout.rows_sent) {
+    // Other commands leave the number of the one before them.
+    let sends_rows = matches!(
+        thread.record.command,
+        command::QUERY | command::STMT_EXECUTE | command::STMT_FETCH | command::STMT_BULK_EXECUTE
+    );
+    if sends_rows && let Some(rows) = field::<u64>(thd, layout.rows_sent) {
         thread.record.rows_sent = rows;
         thread.record.present |= bit::ROWS_SENT;
     }
