@@ -1,0 +1,114 @@
+//! A database server with probes on it, and the events that come of what is done there.
+
+use std::time::{Duration, Instant};
+
+use whence_collector::decode::{DecodeError, Decoder, TextPolicy};
+use whence_collector::offsets::{Derived, derive};
+use whence_collector::probe::{Attachment, Config, Probes, Ring};
+use whence_model::{Event, EventKind, InstanceId, Server, Statement, Text, Timestamp};
+use whence_testkit::{DatabaseServer, Via};
+
+/// How long an event may take from the kernel to here.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Accounts without a password, but for `locked`, and a database with three rows.
+const SETUP: &str = "
+    CREATE DATABASE shop DEFAULT CHARACTER SET utf8;
+    CREATE TABLE shop.goods (id INT PRIMARY KEY, name VARCHAR(40));
+    INSERT INTO shop.goods VALUES (1, 'one'), (2, 'two'), (3, 'three');
+    CREATE USER 'ana'@'localhost'; GRANT ALL ON *.* TO 'ana'@'localhost';
+    CREATE USER 'ben'@'localhost'; GRANT SELECT ON shop.* TO 'ben'@'localhost';
+    CREATE USER 'zoë'@'localhost'; GRANT ALL ON *.* TO 'zoë'@'localhost';
+    CREATE USER 'locked'@'localhost' IDENTIFIED BY 'secret'; GRANT ALL ON *.* TO 'locked'@'localhost';
+";
+
+/// A server that is watched.
+pub struct Watched {
+    pub server: DatabaseServer,
+    pub probes: Probes,
+    ring: Ring,
+    decoder: Decoder,
+    events: Vec<Event>,
+    _attachment: Attachment,
+}
+
+impl Watched {
+    /// Puts probes on a server that has just been started, with accounts and data in it.
+    pub fn new(server: DatabaseServer) -> Self {
+        server.sql("root", "", "", SETUP, Via::Socket).unwrap();
+        let derived = derive(server.program()).unwrap();
+        let config = Config { ring_bytes: 4 << 20, ..Config::default() };
+        let mut probes = Probes::load(&config).unwrap();
+        let attachment = probes.attach_functions(server.program(), &derived.targets).unwrap();
+        let ring = probes.take_ring().unwrap().unwrap();
+        let id = "0198c0de-0000-7000-8000-000000000000".parse().unwrap();
+        let mut decoder = Decoder::new(id, 1, Box::new(Policy));
+        decoder.add_server(server.pid().unwrap(), describe(&server, &derived));
+        Self { server, probes, ring, decoder, events: Vec::new(), _attachment: attachment }
+    }
+
+    /// Reads events until one is `wanted`, and gives all that came since the start.
+    pub fn until(&mut self, wanted: impl Fn(&Event) -> bool) -> &[Event] {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let mut end = None;
+            while let Some(entry) = self.ring.next() {
+                end = Some(entry.end);
+                match self.decoder.decode(entry.bytes) {
+                    Ok(event) => self.events.extend(event),
+                    // Other tests run servers of the same program.
+                    Err(DecodeError::UnknownProcess { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            if let Some(end) = end {
+                self.ring.commit(end);
+            }
+            if self.events.iter().any(&wanted) {
+                return &self.events;
+            }
+            assert!(Instant::now() < deadline, "the event did not come; these did: {:#?}", self.events);
+            self.ring.wait(Duration::from_millis(20)).unwrap();
+        }
+    }
+
+    /// All events of a connection that has ended, in order.
+    pub fn connection(&mut self, id: u64) -> Vec<Event> {
+        let is_of = |event: &Event| event.session.connection_id == Some(id);
+        let events = self.until(|event| is_of(event) && event.kind == EventKind::Disconnect);
+        events.iter().filter(|event| is_of(event)).cloned().collect()
+    }
+}
+
+/// Keeps all text, but for credentials.
+struct Policy;
+
+impl TextPolicy for Policy {
+    fn statement(&self, sql: &[u8], original_bytes: u64) -> Statement {
+        let analysis = whence_sqltext::analyze(sql, original_bytes, &whence_sqltext::Config::default());
+        Statement {
+            class: analysis.class,
+            sql: analysis.text,
+            fingerprint: analysis.fingerprint,
+            tables: analysis.tables,
+        }
+    }
+
+    fn error_message(&self, message: &[u8], original_bytes: u64) -> Option<Text> {
+        Some(Text::from_source(message, original_bytes))
+    }
+}
+
+fn describe(server: &DatabaseServer, derived: &Derived) -> Server {
+    let data = server.data_directory();
+    Server {
+        host: "test".into(),
+        instance: InstanceId::derive("test", "127.0.0.1", &data.to_string_lossy()),
+        product: derived.product.to_string(),
+        version: derived.version.clone(),
+        address: Some([127, 0, 0, 1].into()),
+        port: Some(server.port()),
+        process_id: server.pid().unwrap(),
+        process_started_at: Timestamp::now(),
+    }
+}
