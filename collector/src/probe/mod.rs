@@ -93,6 +93,8 @@ pub enum ProbeError {
     Map { map: &'static str, source: aya::maps::MapError },
     #[error("the directory {path} for pinned probes cannot be used: {source}")]
     Pin { path: PathBuf, source: io::Error },
+    #[error("another collector uses the probes pinned in {path}; stop it, or give another --pin-dir")]
+    InUse { path: PathBuf },
     #[error(transparent)]
     Ring(#[from] RingError),
     #[error("cannot attach to {place} of {binary}: {source}")]

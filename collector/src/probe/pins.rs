@@ -5,10 +5,12 @@
 //! before it left. What another build left is removed: its records have another form.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
 
 use super::ProbeError;
 
@@ -20,9 +22,11 @@ pub struct Used {
 }
 
 /// The directory of this build.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct PinDirectory {
     path: PathBuf,
+    /// On the root: two collectors would read one ring.
+    _lock: Flock<File>,
 }
 
 const MAPS: [&str; 5] = ["RING", "THREADS", "LAYOUTS", "SPECS", "COUNTERS"];
@@ -33,10 +37,12 @@ impl PinDirectory {
     pub fn open(root: &Path, object: &[u8]) -> Result<Self, ProbeError> {
         let error = |source| ProbeError::Pin { path: root.into(), source };
         mount(root).map_err(error)?;
+        let lock = Flock::lock(File::open(root).map_err(error)?, FlockArg::LockExclusiveNonblock)
+            .map_err(|_| ProbeError::InUse { path: root.into() })?;
         let path = root.join(format!("{:08x}-{:x}", crc32c::crc32c(object), object.len()));
         fs::create_dir_all(path.join("maps")).map_err(error)?;
         fs::create_dir_all(path.join("links")).map_err(error)?;
-        let pins = Self { path };
+        let pins = Self { path, _lock: lock };
         pins.remove_other_builds(root).map_err(error)?;
         Ok(pins)
     }
