@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 const DEADLINE: Duration = Duration::from_mins(2);
+const READY: &str = "ready: ";
 const POLL: Duration = Duration::from_millis(20);
 
 /// A running `whence up`. Dropping it stops it.
@@ -45,24 +46,28 @@ impl Whence {
             }
         });
         let mut whence = Self { child, data: data.to_owned(), url: String::new(), lines };
-        whence.url = whence.wait_for("ready: ")?;
+        let ready = whence.wait_for(READY, |line| line.starts_with(READY))?;
+        ready.trim_start_matches(READY).clone_into(&mut whence.url);
         Ok(whence)
     }
 
-    /// What it printed behind `prefix`, waiting for it.
-    pub fn wait_for(&mut self, prefix: &str) -> anyhow::Result<String> {
+    /// Waits until it says that the server which it calls `name` is in this state; the answer is the whole line.
+    pub fn wait_for_server(&mut self, state: &str, name: &str) -> anyhow::Result<String> {
+        let start = format!("{state}: ");
+        self.wait_for(&start, |line| line.starts_with(&start) && line.contains(name))
+    }
+
+    fn wait_for(&mut self, what: &str, is_it: impl Fn(&str) -> bool) -> anyhow::Result<String> {
         let until = Instant::now() + DEADLINE;
         loop {
-            let found =
-                self.lines().into_iter().find_map(|line| line.strip_prefix(prefix).map(str::to_owned));
-            if let Some(rest) = found {
-                return Ok(rest);
+            if let Some(line) = self.lines().into_iter().find(|line| is_it(line)) {
+                return Ok(line);
             }
             if let Some(status) = self.child.try_wait()? {
                 bail!("`whence up` ended with {status}, and printed {:?}", self.lines());
             }
             if Instant::now() > until {
-                bail!("`whence up` did not print {prefix:?}; it printed {:?}", self.lines());
+                bail!("`whence up` did not print {what:?}; it printed {:?}", self.lines());
             }
             std::thread::sleep(POLL);
         }

@@ -161,7 +161,7 @@ async fn a_server_that_starts_later_is_captured_from_its_first_command() {
     let mut whence = Whence::start(data.path(), &[]).unwrap();
     let api = Api::new(&whence).unwrap();
     let mut server = MariaDb::start().unwrap();
-    whence.wait_for("watched: MariaDB").unwrap();
+    whence.wait_for_server("watched", &format!(":{} ", server.port())).unwrap();
     prepare(&server);
     run(&server, "app", "SELECT 'before the restart'", Via::Tcp).unwrap();
     let before = api.wait_for_event(&[("text", "before the restart")]).await;

@@ -7,17 +7,20 @@ pub const PASSWORD: &str = "correct horse";
 
 /// Makes a database `shop` and the accounts `app`, `report` and `auditor`, who come from anywhere.
 pub fn prepare(server: &DatabaseServer) {
-    let mut script = String::from(
-        "CREATE DATABASE shop; CREATE TABLE shop.orders (id INT PRIMARY KEY, customer VARCHAR(40));
-         INSERT INTO shop.orders VALUES (1, 'Li'), (2, 'Zoë'), (3, 'Ana');",
-    );
+    let tables = "CREATE DATABASE shop; CREATE TABLE shop.orders (id INT PRIMARY KEY, customer VARCHAR(40));
+        INSERT INTO shop.orders VALUES (1, 'Li'), (2, 'Zoë'), (3, 'Ana');";
+    root(server, tables);
     for account in ["app", "report", "auditor"] {
-        // For both hosts: MySQL 5.6 has anonymous accounts on localhost, which would win over '%'.
-        for host in ["%", "localhost"] {
-            script += &format!("GRANT ALL ON shop.* TO '{account}'@'{host}' IDENTIFIED BY '{PASSWORD}';");
-        }
+        grant(server, account);
     }
-    root(server, &script);
+}
+
+/// Gives an account everything in `shop`, from anywhere.
+pub fn grant(server: &DatabaseServer, account: &str) {
+    // For both hosts: MySQL 5.6 has anonymous accounts on localhost, which would win over '%'.
+    for host in ["%", "localhost"] {
+        root(server, &format!("GRANT ALL ON shop.* TO '{account}'@'{host}' IDENTIFIED BY '{PASSWORD}'"));
+    }
 }
 
 /// Runs a statement as the owner.

@@ -5,5 +5,6 @@
 mod commands;
 mod database;
 mod page;
+mod static_probes;
 mod survival;
 mod unprivileged;

@@ -4,7 +4,7 @@ use fantoccini::Locator;
 use whence_e2e::{Browser, Whence, eventually};
 use whence_testkit::{MariaDb, Via};
 
-use crate::database::{PASSWORD, prepare, root, run};
+use crate::database::{grant, prepare, run};
 
 /// An account and a statement that would do harm where they were not escaped.
 const HOSTILE_USER: &str = "=<img src=x onerror=alert(1)>";
@@ -34,8 +34,7 @@ async fn a_person_signs_in_searches_looks_closer_and_exports() {
     let browser = Browser::open(1400, 1000).await.unwrap();
     sign_in(&browser, &whence).await;
 
-    root(&server, &format!("GRANT ALL ON shop.* TO '{HOSTILE_USER}'@'%' IDENTIFIED BY '{PASSWORD}'"));
-    root(&server, &format!("GRANT ALL ON shop.* TO '{HOSTILE_USER}'@'localhost' IDENTIFIED BY '{PASSWORD}'"));
+    grant(&server, HOSTILE_USER);
     run(&server, "report", "SELECT 'from the night shift', customer FROM orders", Via::Tcp).unwrap();
     run(&server, HOSTILE_USER, HOSTILE_SQL, Via::Tcp).unwrap();
 

@@ -9,24 +9,22 @@ use crate::database::{prepare, run};
 
 /// Statements `SELECT 'label N'` of one connection, for each N of `numbers`.
 fn script(label: &str, numbers: std::ops::Range<usize>) -> String {
-    numbers.map(|number| format!("SELECT '{label} {number}';\n")).collect()
+    numbers.map(|number| format!("SELECT '{label} {number}';")).collect::<Vec<_>>().join("\n")
 }
 
 /// The SQL texts with `label` in them, as often as they are stored.
 async fn stored(api: &Api, label: &str) -> anyhow::Result<Vec<String>> {
     let mut texts = Vec::new();
-    let mut cursor = String::new();
+    let mut cursor: Option<String> = None;
     loop {
         let mut query = vec![("text", label), ("limit", "1000"), ("from", "-1h")];
-        if !cursor.is_empty() {
-            query.push(("cursor", cursor.as_str()));
-        }
+        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
         let page = api.get("/api/v1/events", &query).await?;
         let events = page["events"].as_array().cloned().unwrap_or_default();
         texts.extend(events.iter().map(|event| event["sql_text"].as_str().unwrap_or_default().to_owned()));
-        match page["next_cursor"].as_str() {
-            Some(next) => cursor = next.to_owned(),
-            None => return Ok(texts),
+        cursor = page["next_cursor"].as_str().map(str::to_owned);
+        if cursor.is_none() {
+            return Ok(texts);
         }
     }
 }
