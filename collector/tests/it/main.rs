@@ -1,5 +1,7 @@
 //! The collector against real database servers and the real kernel.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+
 mod capture;
 mod client;
 mod offsets;

@@ -36,10 +36,12 @@ impl Watched {
     /// Puts probes on a server that has just been started, with accounts and data in it.
     pub fn new(server: DatabaseServer) -> Self {
         server.sql("root", "", "", SETUP, Via::Socket).unwrap();
-        let derived = derive(server.program()).unwrap();
+        // A script may have started it.
+        let program = std::fs::read_link(format!("/proc/{}/exe", server.pid().unwrap())).unwrap();
+        let derived = derive(&program).unwrap();
         let config = Config { ring_bytes: 4 << 20, ..Config::default() };
         let mut probes = Probes::load(&config).unwrap();
-        let attachment = probes.attach_functions(server.program(), &derived.targets).unwrap();
+        let attachment = probes.attach_functions(&program, &derived.targets).unwrap();
         let ring = probes.take_ring().unwrap().unwrap();
         let id = "0198c0de-0000-7000-8000-000000000000".parse().unwrap();
         let mut decoder = Decoder::new(id, 1, Box::new(Policy));

@@ -57,10 +57,13 @@ impl MariaDb {
                 "--skip-test-db",
             ])
             .arg(format!("--datadir={}", data.display()))
+            // Two at once disturb each other in a common one.
+            .env("TMPDIR", directory.path())
             .stdin(Stdio::null())
             .output()?;
         if !installed.status.success() {
-            bail!("mariadb-install-db failed: {}", String::from_utf8_lossy(&installed.stderr));
+            // It explains itself on standard output.
+            bail!("mariadb-install-db failed: {}", String::from_utf8_lossy(&installed.stdout));
         }
         let options = options.iter().map(|&option| option.to_owned());
         DatabaseServer::start(directory, program, options.collect())

@@ -1,5 +1,7 @@
 //! The servers start, answer over both ways, come back after a restart, and leave nothing behind.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+
 use whence_testkit::{DatabaseServer, MariaDb, MySql56, Via};
 
 fn lives(mut server: DatabaseServer, version: &str) {
