@@ -185,15 +185,22 @@ pub fn sql_terminated(thread: &mut Thread, address: u64) {
     if sql_bytes() <= INLINE_SQL_BYTES {
         return;
     }
-    if overflow_terminated::<8192>(thread, address, false)
-        || overflow_terminated::<65536>(thread, address, true)
-    {
-        thread.record.present |= bit::OVERFLOW;
-    } else {
-        count(|counters| counters.sql_cut += 1);
+    let mut sent = overflow_terminated::<8192>(thread, address, false);
+    if sent == 0 {
+        sent = overflow_terminated::<LONGEST>(thread, address, true);
+    }
+    if sent == 0 {
+        return count(|counters| counters.sql_cut += 1);
+    }
+    thread.record.present |= bit::OVERFLOW;
+    // The kernel has not looked behind what it kept: text that fills the room may go on.
+    if sent < LONGEST as u64 {
+        thread.record.sql_bytes = sent - 1;
     }
 }
 
+/// Longest SQL that ends with a NUL, with the NUL.
+const LONGEST: usize = 65536;
 const OVERFLOW_BYTES: usize = size_of::<Overflow>();
 
 /// One overflow in the ring, with room for `N` bytes of text.
@@ -256,14 +263,15 @@ fn overflow<const N: usize>(thread: &Thread, address: u64, wanted: u64) -> bool 
     finish(room, (failed == 0).then_some(length))
 }
 
-/// The same for text that ends with a NUL; text that does not fit is sent only when this is the `last` size.
+/// The same for text that ends with a NUL; text that does not fit is sent only when this is the `last` size. The answer is
+/// the bytes that were sent, with the NUL; 0: none.
 #[inline(always)]
-fn overflow_terminated<const N: usize>(thread: &Thread, address: u64, last: bool) -> bool {
+fn overflow_terminated<const N: usize>(thread: &Thread, address: u64, last: bool) -> u64 {
     let Some(room) = reserve::<N>(thread) else {
-        return false;
+        return 0;
     };
     // SAFETY: the size is the room's, and the helper checks the address.
     let got = unsafe { read_string_raw((&raw mut (*room).text).cast(), N as u32, address as *const _) };
     let fits = got >= 1 && (got < N as i64 || last);
-    finish(room, fits.then_some(got as u64 - 1))
+    if finish(room, fits.then_some(got as u64 - 1)) { got as u64 } else { 0 }
 }

@@ -1,0 +1,9 @@
+//! Static probes on the real kernel: a program that carries those of a MySQL built with DTrace performs a script, and the
+//! records that come out are compared with what it did.
+
+mod account;
+mod events;
+mod notes;
+mod pins;
+mod server;
+mod watch;

@@ -1,0 +1,109 @@
+//! The collector's side in a test: probes, ring and decoder, without what ships the events.
+
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+use whence_collector::decode::{DecodeError, Decoder, TextPolicy};
+use whence_collector::probe::{Attachment, Config, Probes, Ring};
+use whence_model::{CollectorId, Event, InstanceId, Statement, Text, Timestamp};
+
+use crate::server::Server;
+
+/// How long an event may take to come.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+pub struct Watch {
+    pub probes: Probes,
+    ring: Ring,
+    decoder: Decoder,
+}
+
+impl Watch {
+    pub fn new(config: &Config) -> Self {
+        let mut probes = match Probes::load(config) {
+            Ok(probes) => probes,
+            Err(error) => panic!("this test needs root and a kernel that takes BPF programs: {error}"),
+        };
+        let ring = probes.take_ring().unwrap().unwrap();
+        let collector = CollectorId(Uuid::from_u128(1));
+        Self { probes, ring, decoder: Decoder::new(collector, 1, Box::new(Whole)) }
+    }
+
+    /// Watches `server` from here on.
+    pub fn attach(&mut self, server: &Server) -> Attachment {
+        self.know(server);
+        self.probes.attach_usdt(server.program()).unwrap()
+    }
+
+    pub fn know(&mut self, server: &Server) {
+        let described = whence_model::Server {
+            host: "test".into(),
+            instance: InstanceId(Uuid::from_u128(2)),
+            product: "usdt-server".into(),
+            version: None,
+            address: None,
+            port: None,
+            process_id: server.pid(),
+            process_started_at: Timestamp(0),
+        };
+        self.decoder.add_server(server.pid(), described);
+    }
+
+    /// The next `count` events.
+    pub fn events(&mut self, count: usize) -> Vec<Event> {
+        let deadline = Instant::now() + DEADLINE;
+        let mut events = Vec::with_capacity(count);
+        while events.len() < count {
+            self.read(&mut events);
+            assert!(Instant::now() < deadline, "{} of {count} events came: {events:#?}", events.len());
+            if events.len() < count {
+                self.ring.wait(Duration::from_millis(100)).unwrap();
+            }
+        }
+        assert_eq!(events.len(), count, "more events than expected: {:#?}", &events[count..]);
+        events
+    }
+
+    /// What is in the ring now.
+    pub fn rest(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.read(&mut events);
+        events
+    }
+
+    /// The events of records that did not come through the ring.
+    pub fn decode(&mut self, records: &[Vec<u8>]) -> Vec<Event> {
+        records.iter().filter_map(|record| self.decoder.decode(record).unwrap()).collect()
+    }
+
+    fn read(&mut self, events: &mut Vec<Event>) {
+        while let Some(entry) = self.ring.next() {
+            let end = entry.end;
+            match self.decoder.decode(entry.bytes) {
+                Ok(event) => events.extend(event),
+                Err(error @ DecodeError::UnknownProcess { .. }) => panic!("a record of a stranger: {error}"),
+                Err(error) => panic!("{error}"),
+            }
+            self.ring.commit(end);
+        }
+    }
+}
+
+/// Keeps all SQL.
+struct Whole;
+
+impl TextPolicy for Whole {
+    fn statement(&self, sql: &[u8], original_bytes: u64) -> Statement {
+        let analysis = whence_sqltext::analyze(sql, original_bytes, &whence_sqltext::Config::default());
+        Statement {
+            class: analysis.class,
+            sql: analysis.text,
+            fingerprint: analysis.fingerprint,
+            tables: analysis.tables,
+        }
+    }
+
+    fn error_message(&self, message: &[u8], original_bytes: u64) -> Option<Text> {
+        Some(Text::from_source(message, original_bytes))
+    }
+}
