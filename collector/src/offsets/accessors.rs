@@ -126,7 +126,10 @@ fn mariadb(code: &Code<'_, '_>, layout: &mut Layout) -> Result<(), Unproven> {
 
 fn mysql(code: &Code<'_, '_>, layout: &mut Layout) -> Result<(), Unproven> {
     let field = "thread id";
-    let facts = code.facts(field, &["_Z13thd_thread_idPK3THD"])?;
+    // Its name up to MySQL 5.7 is the second.
+    let facts = code
+        .facts(field, &["_Z13thd_thread_idPK3THD"])
+        .or_else(|missing| code.facts(field, &["thd_get_thread_id"]).map_err(|_| missing))?;
     (layout.thread_id, layout.thread_id_bytes) = match facts.one(field, facts.returned_fields(4)) {
         Ok(offset) => (offset, 4),
         Err(_) => (facts.one(field, facts.returned_fields(8))?, 8),
@@ -203,7 +206,30 @@ fn mysql(code: &Code<'_, '_>, layout: &mut Layout) -> Result<(), Unproven> {
     let field = "diagnostics area";
     let facts = code.facts(field, &["_Z12thd_is_errorPK3THD"])?;
     (layout.diagnostics, layout.status, layout.status_error) = facts.one(field, facts.compared_behind())?;
+    layout.peer_port = mysql_peer_port(code).unwrap_or(ABSENT);
     Ok(())
+}
+
+/// The place that is given to the connection's own `vio_peer_addr`, beside the length of a host name, and is then handed
+/// on as two bytes: in a function without a name that `thd_prepare_connection` calls.
+fn mysql_peer_port(code: &Code<'_, '_>) -> Result<u32, Unproven> {
+    /// `NI_MAXHOST`
+    const HOST_BYTES: u64 = 1025;
+
+    let field = "client port";
+    let thd = Value::argument(0);
+    let facts = code.facts(field, &["_Z22thd_prepare_connectionP3THD"])?;
+    for checks in facts.callees_with(code.image, &thd) {
+        let given = checks.calls().filter_map(|arguments| {
+            arguments[2].offset_in(&thd).filter(|_| arguments[3] == Value::Constant(HOST_BYTES))
+        });
+        if let Ok(offset) = checks.one(field, given) {
+            let handed_on = thd.plus(offset.into()).load(2);
+            checks.must_pass(field, &handed_on)?;
+            return Ok(offset);
+        }
+    }
+    Err(Unproven::new(field, "the code of thd_prepare_connection does not show it"))
 }
 
 /// The text that stands for host and address until either is known: `Security_context::init` sets it.
@@ -326,6 +352,21 @@ impl Facts {
             return Err(Unproven::new(field, format!("the code of {} shows several", self.name)));
         }
         Ok(first)
+    }
+
+    /// The functions that this one calls with `first` as their first argument, each once.
+    fn callees_with<'a>(&'a self, image: &'a Image<'_>, first: &Value) -> impl Iterator<Item = Self> + 'a {
+        let mut targets = Vec::new();
+        for event in &self.events {
+            if let Event::Call { target: Some(target), arguments, .. } = event
+                && arguments[0] == *first
+                && !targets.contains(target)
+            {
+                targets.push(*target);
+            }
+        }
+        let of = |target| Self { name: format!("{} calls", self.name), events: walk::events(image, target) };
+        targets.into_iter().map(of)
     }
 
     fn returns(&self) -> impl Iterator<Item = &Value> {

@@ -99,8 +99,8 @@ pub enum Event {
     Store { address: Value, bytes: usize, value: Value },
     /// It compares two values.
     Compare { left: Value, right: Value },
-    /// It calls another function, or goes on as it, with these first six arguments.
-    Call { at: u64, arguments: [Value; 6] },
+    /// It calls another function, or goes on as it, with these first six arguments. No target: it is computed.
+    Call { at: u64, target: Option<u64>, arguments: [Value; 6] },
     /// It returns this.
     Return(Value),
 }
@@ -241,7 +241,10 @@ impl Walk<'_, '_> {
                     open.push(other);
                 }
                 FlowControl::UnconditionalBranch => state.next = instruction.near_branch_target(),
-                FlowControl::Call | FlowControl::IndirectCall => self.call(&mut state, instruction.ip()),
+                FlowControl::Call => {
+                    self.call(&mut state, instruction.ip(), Some(instruction.near_branch_target()));
+                }
+                FlowControl::IndirectCall => self.call(&mut state, instruction.ip(), None),
                 FlowControl::Return => {
                     self.events.push(Event::Return(state.register(Register::RAX)));
                     return;
@@ -252,18 +255,18 @@ impl Walk<'_, '_> {
                 && self.image.is_function_start(state.next)
             {
                 // It ends as another function, which is followed like a part of it.
-                self.note_call(&state, instruction.ip());
+                self.note_call(&state, instruction.ip(), Some(state.next));
             }
         }
     }
 
-    fn note_call(&mut self, state: &State, at: u64) {
+    fn note_call(&mut self, state: &State, at: u64, target: Option<u64>) {
         let arguments = ARGUMENTS.map(|register| state.register(register));
-        self.events.push(Event::Call { at, arguments });
+        self.events.push(Event::Call { at, target, arguments });
     }
 
-    fn call(&mut self, state: &mut State, at: u64) {
-        self.note_call(state, at);
+    fn call(&mut self, state: &mut State, at: u64, target: Option<u64>) {
+        self.note_call(state, at, target);
         for register in CALL_SPOILT {
             state.set(register, Value::Unknown);
         }
