@@ -5,8 +5,9 @@
 
 use whence_abi::layout::{ABSENT, Layout, StringField};
 
+use super::facts::{Code, agree};
 use super::image::Image;
-use super::walk::{self, Event, Value};
+use super::walk::Value;
 use super::{Product, Unproven};
 
 /// `DA_OK` and `DA_EOF` are 1 and 2 in every server; what a larger status means differs.
@@ -16,7 +17,7 @@ const MESSAGE_BYTES: u64 = 511;
 
 /// The layout of the server in `image`.
 pub fn layout(image: &Image<'_>, product: Product) -> Result<Layout, Unproven> {
-    let code = Code { image };
+    let code = Code::of(image);
     let mut layout = Layout::EMPTY;
     match product {
         Product::MariaDb => mariadb(&code, &mut layout)?,
@@ -32,16 +33,13 @@ pub fn layout(image: &Image<'_>, product: Product) -> Result<Layout, Unproven> {
 
 /// The version that is compiled in, from the function that makes the reported one of it.
 pub fn version(image: &Image<'_>) -> Option<String> {
-    let code = Code { image };
+    let code = Code::of(image);
     let facts = code.facts("version", &["_Z18set_server_version"]).ok()?;
-    let mut texts = facts.events.iter().filter_map(|event| match event {
-        Event::Call { arguments, .. } => arguments.iter().find_map(|argument| match argument {
-            Value::Constant(address) => image.text(*address).filter(|text| is_version(text)),
-            _ => None,
-        }),
+    let texts = facts.calls().flatten().filter_map(|argument| match argument {
+        Value::Constant(address) => image.text(*address),
         _ => None,
     });
-    texts.next().map(str::to_owned)
+    texts.into_iter().find(|text| is_version(text)).map(str::to_owned)
 }
 
 /// Whether the text begins with three numbers, with points between.
@@ -219,7 +217,7 @@ fn mysql_peer_port(code: &Code<'_, '_>) -> Result<u32, Unproven> {
     let field = "client port";
     let thd = Value::argument(0);
     let facts = code.facts(field, &["_Z22thd_prepare_connectionP3THD"])?;
-    for checks in facts.callees_with(code.image, &thd) {
+    for checks in code.callees_with(&facts, &thd) {
         let given = checks.calls().filter_map(|arguments| {
             arguments[2].offset_in(&thd).filter(|_| arguments[3] == Value::Constant(HOST_BYTES))
         });
@@ -238,7 +236,7 @@ fn host_or_ip(code: &Code<'_, '_>, layout: &mut Layout) {
         return;
     };
     let places = facts.stores().filter_map(|(address, bytes, value)| match value {
-        Value::Constant(text) if bytes == 8 && code.image.text(*text) == Some("connecting host") => {
+        Value::Constant(text) if bytes == 8 && code.text(*text) == Some("connecting host") => {
             address.offset_in(&Value::argument(0))
         }
         _ => None,
@@ -304,171 +302,4 @@ fn diagnostics(code: &Code<'_, '_>, layout: &mut Layout) -> Result<(), Unproven>
         layout.sqlstate = StringField::inline(state);
     }
     Ok(())
-}
-
-fn agree(field: &'static str, one: &str, other: &str, left: u32, right: u32) -> Result<(), Unproven> {
-    if left == right {
-        return Ok(());
-    }
-    Err(Unproven::new(field, format!("{one} says {left:#x}, {other} says {right:#x}")))
-}
-
-/// The binary's functions.
-struct Code<'a, 'data> {
-    image: &'a Image<'data>,
-}
-
-impl Code<'_, '_> {
-    /// What the one function does whose name begins with one of `prefixes`. A name without `_Z` must be the whole name.
-    fn facts(&self, field: &'static str, prefixes: &[&'static str]) -> Result<Facts, Unproven> {
-        let name = prefixes.first().copied().unwrap_or_default();
-        let symbol = if name.starts_with("_Z") {
-            self.image.function(name, prefixes).map_err(|error| Unproven::new(field, error.to_string()))?
-        } else {
-            self.image.symbol(name).filter(|symbol| symbol.is_function)
-        };
-        let symbol = symbol.ok_or_else(|| Unproven::new(field, format!("there is no function {name}")))?;
-        Ok(Facts { name: symbol.name.to_owned(), events: walk::events(self.image, symbol.address) })
-    }
-}
-
-/// What one function does.
-struct Facts {
-    name: String,
-    events: Vec<Event>,
-}
-
-impl Facts {
-    /// The one value in `values`.
-    fn one<T: PartialEq>(
-        &self,
-        field: &'static str,
-        mut values: impl Iterator<Item = T>,
-    ) -> Result<T, Unproven> {
-        let first = values
-            .next()
-            .ok_or_else(|| Unproven::new(field, format!("the code of {} does not show it", self.name)))?;
-        if values.any(|value| value != first) {
-            return Err(Unproven::new(field, format!("the code of {} shows several", self.name)));
-        }
-        Ok(first)
-    }
-
-    /// The functions that this one calls with `first` as their first argument, each once.
-    fn callees_with<'a>(&'a self, image: &'a Image<'_>, first: &Value) -> impl Iterator<Item = Self> + 'a {
-        let mut targets = Vec::new();
-        for event in &self.events {
-            if let Event::Call { target: Some(target), arguments, .. } = event
-                && arguments[0] == *first
-                && !targets.contains(target)
-            {
-                targets.push(*target);
-            }
-        }
-        let of = |target| Self { name: format!("{} calls", self.name), events: walk::events(image, target) };
-        targets.into_iter().map(of)
-    }
-
-    fn returns(&self) -> impl Iterator<Item = &Value> {
-        self.events.iter().filter_map(|event| match event {
-            Event::Return(value) => Some(value),
-            _ => None,
-        })
-    }
-
-    fn stores(&self) -> impl Iterator<Item = (&Value, usize, &Value)> {
-        self.events.iter().filter_map(|event| match event {
-            Event::Store { address, bytes, value } => Some((address, *bytes, value)),
-            _ => None,
-        })
-    }
-
-    fn calls(&self) -> impl Iterator<Item = &[Value; 6]> {
-        self.events.iter().filter_map(|event| match event {
-            Event::Call { arguments, .. } => Some(arguments),
-            _ => None,
-        })
-    }
-
-    /// `return argument0->field`
-    fn returned_fields(&self, bytes: usize) -> impl Iterator<Item = u32> {
-        self.returns().filter_map(move |value| value.loaded_from(bytes)?.offset_in(&Value::argument(0)))
-    }
-
-    /// `return &argument0->field`
-    fn returned_addresses(&self) -> impl Iterator<Item = u32> {
-        self.returns().filter_map(|value| value.offset_in(&Value::argument(0)))
-    }
-
-    /// `return argument0->object->field`, as the offsets of object and field.
-    fn returned_fields_behind(&self, bytes: usize) -> impl Iterator<Item = (u32, u32)> {
-        self.returns().filter_map(move |value| behind(value.loaded_from(bytes)?))
-    }
-
-    /// `return &argument0->object->field`
-    fn returned_addresses_behind(&self) -> impl Iterator<Item = (u32, u32)> {
-        self.returns().filter_map(behind)
-    }
-
-    /// `argument0->object->field == number`, four bytes wide.
-    fn compared_behind(&self) -> impl Iterator<Item = (u32, u32, u32)> {
-        self.events.iter().filter_map(|event| match event {
-            Event::Compare { left, right: Value::Constant(number) } => {
-                let (object, field) = behind(left.loaded_from(4)?)?;
-                Some((object, field, u32::try_from(*number).ok()?))
-            }
-            _ => None,
-        })
-    }
-
-    /// `argument0->field = argument`
-    fn stored_arguments(&self, argument: usize, width: usize) -> impl Iterator<Item = u32> {
-        self.stores().filter_map(move |(address, bytes, value)| {
-            let is_it = bytes == width && *value == Value::argument(argument);
-            address.offset_in(&Value::argument(0)).filter(|_| is_it)
-        })
-    }
-
-    /// `*argument1 = argument0->field`
-    fn stored_fields(&self, width: usize) -> impl Iterator<Item = u32> {
-        self.stores().filter_map(move |(address, bytes, value)| {
-            let is_it = bytes == width && *address == Value::argument(1);
-            value.loaded_from(width)?.offset_in(&Value::argument(0)).filter(|_| is_it)
-        })
-    }
-
-    /// Whether `value` is what a call returned that was given `argument`.
-    fn result_of_call_with(&self, value: &Value, argument: &Value) -> bool {
-        self.events.iter().any(|event| match event {
-            Event::Call { at, arguments, .. } => arguments.contains(argument) && value.is_result_of(*at),
-            _ => false,
-        })
-    }
-
-    /// Refuses a function that gives `value` to no other.
-    fn must_pass(&self, field: &'static str, value: &Value) -> Result<(), Unproven> {
-        if self.calls().any(|arguments| arguments.contains(value)) {
-            return Ok(());
-        }
-        Err(Unproven::new(field, format!("the code of {} does not confirm it", self.name)))
-    }
-
-    /// Refuses a function that does not set the field at `offset` of its first argument.
-    fn must_store(&self, field: &'static str, offset: u32) -> Result<(), Unproven> {
-        self.must_store_in(field, &Value::argument(0).plus(offset.into()))
-    }
-
-    fn must_store_in(&self, field: &'static str, place: &Value) -> Result<(), Unproven> {
-        if self.stores().any(|(address, bytes, _)| address == place && bytes == 8) {
-            return Ok(());
-        }
-        Err(Unproven::new(field, format!("the code of {} does not confirm it", self.name)))
-    }
-}
-
-/// The offsets in `argument0->object->field`, for the field's address.
-fn behind(address: &Value) -> Option<(u32, u32)> {
-    let object = address.object()?;
-    let through = object.loaded_from(8)?.offset_in(&Value::argument(0))?;
-    Some((through, address.offset_in(&object)?))
 }

@@ -9,6 +9,7 @@ use object::{
 };
 
 use super::OffsetsError;
+use super::walk::Memory;
 
 type Cache = ReadCache<File>;
 
@@ -123,10 +124,6 @@ impl<'data> Image<'data> {
         self.symbols.iter().any(|symbol| symbol.name.contains(part))
     }
 
-    pub fn is_function_start(&self, address: u64) -> bool {
-        self.function_starts.binary_search(&address).is_ok()
-    }
-
     /// The section's data; None when there is none, or it is compressed.
     pub fn section(&self, name: &str) -> Option<&'data [u8]> {
         let section = self.file.section_by_name(name)?;
@@ -147,8 +144,7 @@ impl<'data> Image<'data> {
         self.segment(address).map(|segment| address - segment.address + segment.offset)
     }
 
-    /// Up to `most` bytes at `address`.
-    pub fn bytes(&self, address: u64, most: u64) -> Option<&'data [u8]> {
+    fn read(&self, address: u64, most: u64) -> Option<&'data [u8]> {
         let segment = self.segment(address)?;
         let within = address - segment.address;
         self.cache.read_bytes_at(segment.offset + within, most.min(segment.bytes - within)).ok()
@@ -156,13 +152,18 @@ impl<'data> Image<'data> {
 
     /// The text at `address`, up to its NUL.
     pub fn text(&self, address: u64) -> Option<&'data str> {
-        let bytes = self.bytes(address, 256)?;
+        let bytes = self.read(address, 256)?;
         let end = bytes.iter().position(|&byte| byte == 0)?;
         std::str::from_utf8(&bytes[..end]).ok()
     }
+}
 
-    /// The address that the file's first byte is loaded at, by the program headers.
-    pub fn first_address(&self) -> u64 {
-        self.segments.iter().find(|segment| segment.offset == 0).map_or(0, |segment| segment.address)
+impl Memory for Image<'_> {
+    fn bytes(&self, address: u64, most: u64) -> Option<&[u8]> {
+        self.read(address, most)
+    }
+
+    fn is_function_start(&self, address: u64) -> bool {
+        self.function_starts.binary_search(&address).is_ok()
     }
 }

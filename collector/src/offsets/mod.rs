@@ -2,13 +2,13 @@
 //!
 //! Offsets differ between builds of one version, so they are derived from the binary itself: from its debug information
 //! ([`dwarf`]) or, where it has none, from the machine code of small functions that it exports ([`accessors`], which
-//! reads them with [`walk`]). Nothing is ever guessed: a binary that does not prove what is needed is refused, and what
+//! asks [`facts`], which follows the code with [`walk`]). Nothing is ever guessed: a binary that does not prove what is needed is refused, and what
 //! is not needed and not proven stays [`ABSENT`](whence_abi::layout::ABSENT).
 
 mod accessors;
 mod dwarf;
+mod facts;
 mod image;
-mod live;
 mod walk;
 
 use std::fmt;
@@ -19,8 +19,6 @@ use whence_abi::layout::{ABSENT, Layout, dispatch};
 
 use crate::probe::FunctionTargets;
 use image::{Image, with_image};
-
-pub use live::running_version;
 
 /// What a binary told.
 #[derive(Clone, Debug)]

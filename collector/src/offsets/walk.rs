@@ -9,7 +9,13 @@ use iced_x86::{
     OpAccess, OpKind, Register,
 };
 
-use super::image::Image;
+/// The machine code that is read.
+pub trait Memory {
+    /// Up to `most` bytes at `address`.
+    fn bytes(&self, address: u64, most: u64) -> Option<&[u8]>;
+    /// Whether a function with a name begins at `address`.
+    fn is_function_start(&self, address: u64) -> bool;
+}
 
 /// Most ways through one function that are followed.
 const PATHS: usize = 512;
@@ -106,8 +112,8 @@ pub enum Event {
 }
 
 /// All that the function at `address` does, over all its ways.
-pub fn events(image: &Image<'_>, address: u64) -> Vec<Event> {
-    let mut walk = Walk { image, events: Vec::new(), instructions: 0, info: InstructionInfoFactory::new() };
+pub fn events(memory: &dyn Memory, address: u64) -> Vec<Event> {
+    let mut walk = Walk { memory, events: Vec::new(), instructions: 0, info: InstructionInfoFactory::new() };
     let mut open = vec![State::new(address)];
     let mut paths = 0;
     while let Some(state) = open.pop() {
@@ -206,14 +212,14 @@ impl State {
     }
 }
 
-struct Walk<'a, 'data> {
-    image: &'a Image<'data>,
+struct Walk<'a> {
+    memory: &'a dyn Memory,
     events: Vec<Event>,
     instructions: usize,
     info: InstructionInfoFactory,
 }
 
-impl Walk<'_, '_> {
+impl Walk<'_> {
     /// Follows one way to its end; where it forks, the other way goes to `open`.
     fn follow(&mut self, mut state: State, open: &mut Vec<State>) {
         while self.instructions < INSTRUCTIONS {
@@ -223,7 +229,7 @@ impl Walk<'_, '_> {
             if *passed > 2 {
                 return;
             }
-            let Some(code) = self.image.bytes(state.next, INSTRUCTION_BYTES) else {
+            let Some(code) = self.memory.bytes(state.next, INSTRUCTION_BYTES) else {
                 return;
             };
             let instruction = Decoder::with_ip(64, code, state.next, DecoderOptions::NONE).decode();
@@ -252,7 +258,7 @@ impl Walk<'_, '_> {
                 _ => return,
             }
             if instruction.flow_control() == FlowControl::UnconditionalBranch
-                && self.image.is_function_start(state.next)
+                && self.memory.is_function_start(state.next)
             {
                 // It ends as another function, which is followed like a part of it.
                 self.note_call(&state, instruction.ip(), Some(state.next));
@@ -442,5 +448,112 @@ fn arithmetic(instruction: &Instruction, left: &Value, right: &Value) -> Value {
         (Mnemonic::Or, &Value::Constant(left), &Value::Constant(right)) => Value::Constant(left | right),
         (Mnemonic::Xor, &Value::Constant(left), &Value::Constant(right)) => Value::Constant(left ^ right),
         _ => Value::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: u64 = 0x1000;
+
+    /// Code that lies at [`START`], where a function begins.
+    struct Code(&'static [u8]);
+
+    impl Memory for Code {
+        fn bytes(&self, address: u64, most: u64) -> Option<&[u8]> {
+            let within = usize::try_from(address.checked_sub(START)?).ok()?;
+            let rest = self.0.get(within..).filter(|rest| !rest.is_empty())?;
+            Some(&rest[..rest.len().min(usize::try_from(most).ok()?)])
+        }
+
+        fn is_function_start(&self, address: u64) -> bool {
+            address == START
+        }
+    }
+
+    fn returned(code: &'static [u8]) -> Vec<Value> {
+        let events = events(&Code(code), START).into_iter();
+        let returned = events.filter_map(|event| match event {
+            Event::Return(value) => Some(value),
+            _ => None,
+        });
+        returned.collect()
+    }
+
+    fn stored(code: &'static [u8]) -> Vec<(Value, usize, Value)> {
+        let events = events(&Code(code), START).into_iter();
+        let stored = events.filter_map(|event| match event {
+            Event::Store { address, bytes, value } => Some((address, bytes, value)),
+            _ => None,
+        });
+        stored.collect()
+    }
+
+    /// `thd_get_thread_id` of MariaDB 10.11: `mov rax,[rdi+0x3f18]; ret`.
+    #[test]
+    fn a_field_is_a_load() {
+        let code = b"\x48\x8b\x87\x18\x3f\x00\x00\xc3";
+        assert_eq!(returned(code), [Value::argument(0).plus(0x3f18).load(8)]);
+    }
+
+    /// `thd_priv_user` of MariaDB 10.11: an address behind a pointer, kept over a call; nothing where that is null.
+    #[test]
+    fn a_null_pointer_tells_nothing() {
+        let code =
+            b"\x55\x48\x89\xe5\x41\x54\x49\x89\xf4\x53\x48\x8b\x9f\xf8\x25\x00\x00\x48\x85\xdb\x74\x1a\
+            \x48\x83\xc3\x18\x48\x89\xdf\xe8\x9e\x4c\xea\xff\x49\x89\x04\x24\x48\x89\xd8\x5b\x41\x5c\x5d\xc3\
+            \x66\x90\x31\xc0\xeb\xee";
+        let context = Value::argument(0).plus(0x25f8).load(8);
+        assert_eq!(returned(code), [context.plus(0x18), Value::Constant(0)]);
+        // The length goes to where the second argument points, which was kept in a register meanwhile.
+        assert!(stored(code).iter().all(|(address, bytes, _)| *address == Value::argument(1) && *bytes == 8));
+    }
+
+    /// `thd_current_status` of MariaDB 10.11: what the status is compared with means an error.
+    #[test]
+    fn a_comparison_is_told() {
+        let code =
+            b"\x48\x8b\x87\xe0\x62\x00\x00\x31\xd2\x48\x85\xc0\x74\x0c\x83\xb8\x34\x02\x00\x00\x05\x75\x03\
+            \x8b\x50\x08\x89\xd0\xc3";
+        let status = Value::argument(0).plus(0x62e0).load(8).plus(0x234).load(4);
+        let events = events(&Code(code), START);
+        let told = events.iter().any(|event| match event {
+            Event::Compare { left, right } => *left == status && *right == Value::Constant(5),
+            _ => false,
+        });
+        assert!(told, "{events:?}");
+    }
+
+    /// The part of `Diagnostics_area::set_ok_status` of MariaDB 10.11 that computes the status without a jump:
+    /// `cmp byte [rdi+0x238],1; sbb ecx,ecx; and ecx,-2; add ecx,3; mov [rdi+0x234],ecx; ret`.
+    #[test]
+    fn what_depends_on_the_carry_is_both() {
+        let code =
+            b"\x80\xbf\x38\x02\x00\x00\x01\x19\xc9\x83\xe1\xfe\x83\xc1\x03\x89\x8f\x34\x02\x00\x00\xc3";
+        let status = Value::argument(0).plus(0x234);
+        let both = [3, 1].map(|number| (status.clone(), 4, Value::Constant(number)));
+        assert_eq!(stored(code), both);
+    }
+
+    /// `push rsi; mov [rsp-0x10],rdi; pop rax; mov rcx,[rsp-0x18]; mov [rcx+8],rax; ret`
+    #[test]
+    fn values_are_followed_over_the_stack() {
+        let code = b"\x56\x48\x89\x7c\x24\xf0\x58\x48\x8b\x4c\x24\xe8\x48\x89\x41\x08\xc3";
+        assert_eq!(stored(code), [(Value::argument(0).plus(8), 8, Value::argument(1))]);
+    }
+
+    /// `mov ax,[rdi]; ret` leaves the upper part of the register; `lea rax,[rdi+rsi]; ret` adds two arguments.
+    #[test]
+    fn what_is_not_followed_is_unknown() {
+        assert_eq!(returned(b"\x66\x8b\x07\xc3"), [Value::Unknown]);
+        assert_eq!(returned(b"\x48\x8d\x04\x37\xc3"), [Value::Unknown]);
+    }
+
+    /// `jmp $` is left, and so is code that ends.
+    #[test]
+    fn it_comes_to_an_end() {
+        assert!(returned(b"\xeb\xfe").is_empty());
+        assert!(returned(b"\x90").is_empty());
     }
 }
