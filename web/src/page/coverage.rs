@@ -1,0 +1,213 @@
+//! Coverage: which servers were watched when, what was lost, and which collectors watch.
+
+use askama::Template;
+use whence_model::Timestamp;
+use whence_store::read::{CollectorStatus, InstanceCoverage, InstanceRow, Span, Window};
+
+use super::histogram::scale;
+use super::{Link, Shell};
+use crate::query::{FieldProblem, Query};
+use crate::statement::{self, Statement};
+use crate::{page::filter_form, text};
+
+/// A collector that sent nothing for so long is silent: it sends a batch every few seconds while it watches.
+const SILENT_NS: i64 = 60_000_000_000;
+/// Spans that are listed for one server.
+const MAX_SPANS: usize = 50;
+/// Units of a server's line in time.
+const LINE_WIDTH: u64 = 10_000;
+
+#[derive(Template)]
+#[template(path = "coverage.html")]
+pub struct CoveragePage {
+    pub shell: Shell,
+    from: String,
+    to: String,
+    presets: Vec<Link>,
+    problems: Vec<FieldProblem>,
+    window: Option<Watched>,
+    collectors: Vec<Collector>,
+}
+
+struct Watched {
+    from: String,
+    to: String,
+    statement: Statement,
+    servers: Vec<Server>,
+}
+
+struct Server {
+    label: String,
+    version: String,
+    state: &'static str,
+    state_text: String,
+    detail: String,
+    percent: String,
+    unwatched: String,
+    first_known: String,
+    line_width: u64,
+    line: Vec<LinePart>,
+    spans: Vec<SpanText>,
+    more_spans: usize,
+    seen: String,
+    stored: String,
+    filtered: String,
+    lost: Vec<(String, String)>,
+    history: String,
+}
+
+struct LinePart {
+    class: &'static str,
+    x: u64,
+    width: u64,
+}
+
+struct SpanText {
+    from: String,
+    to: String,
+    length: String,
+}
+
+struct Collector {
+    id: String,
+    host: String,
+    state: &'static str,
+    last_seen: String,
+    enrolled: String,
+    batches: String,
+    events: String,
+}
+
+/// What the store answered.
+pub struct Found {
+    pub window: Window,
+    pub coverage: Vec<InstanceCoverage>,
+    pub instances: Vec<InstanceRow>,
+}
+
+impl CoveragePage {
+    pub fn new(
+        shell: Shell,
+        query: &Query,
+        found: Option<&Found>,
+        collectors: &[CollectorStatus],
+        problems: Vec<FieldProblem>,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            shell,
+            from: query.first("from").into(),
+            to: query.first("to").into(),
+            presets: filter_form::presets("/coverage", query),
+            problems,
+            window: found.map(Watched::new),
+            collectors: collectors.iter().map(|status| Collector::new(status, now)).collect(),
+        }
+    }
+}
+
+impl Watched {
+    fn new(found: &Found) -> Self {
+        let server = |coverage: &InstanceCoverage| {
+            let now = found.instances.iter().find(|row| row.instance_id == coverage.instance.0);
+            Server::new(coverage, now, found.window)
+        };
+        Self {
+            from: text::second(found.window.from),
+            to: text::second(found.window.to),
+            statement: statement::state(&found.coverage, found.window),
+            servers: found.coverage.iter().map(server).collect(),
+        }
+    }
+}
+
+impl Server {
+    fn new(coverage: &InstanceCoverage, now: Option<&InstanceRow>, window: Window) -> Self {
+        let watched = statement::length_seconds(&coverage.watched);
+        let unwatched = statement::length_seconds(&coverage.unwatched);
+        let state = now.map(|row| row.state.as_str()).unwrap_or_default();
+        let (state, state_text) = match state {
+            "watched" => ("ok", "watched"),
+            "not_running" => ("none", "not running"),
+            _ => ("error", "not watched"),
+        };
+        let is_all = coverage.unwatched.is_empty();
+        let percent = scale(watched, 1000, watched + unwatched);
+        Self {
+            label: statement::label(coverage),
+            version: text::visible(coverage.version.as_deref().unwrap_or("unknown version")).into_owned(),
+            state,
+            state_text: state_text.into(),
+            detail: text::visible(&coverage.details.join("; ")).into_owned(),
+            // Never rounded up to all.
+            percent: match (is_all, percent) {
+                (true, _) => "100 %".into(),
+                (false, tenths) => format!("{}.{} %", tenths.min(999) / 10, tenths.min(999) % 10),
+            },
+            unwatched: if is_all { "none".into() } else { text::long_duration(unwatched) },
+            first_known: text::second(coverage.first_known),
+            line_width: LINE_WIDTH,
+            line: line(coverage, window),
+            spans: coverage.unwatched.iter().take(MAX_SPANS).map(SpanText::new).collect(),
+            more_spans: coverage.unwatched.len().saturating_sub(MAX_SPANS),
+            seen: text::count(coverage.seen),
+            stored: text::count(coverage.stored),
+            filtered: text::count(coverage.filtered),
+            lost: coverage
+                .lost
+                .iter()
+                .filter(|(_, events)| **events > 0)
+                .map(|(reason, events)| (text::words(reason), text::count(*events)))
+                .collect(),
+            history: format!("/history?{}", Query::default().with("instance", coverage.instance).over(window)),
+        }
+    }
+}
+
+fn line(coverage: &InstanceCoverage, window: Window) -> Vec<LinePart> {
+    let length = u64::try_from(window.to.since_ns(window.from)).unwrap_or_default();
+    let place = |at: Timestamp| {
+        let ns = u64::try_from(at.since_ns(window.from)).unwrap_or_default();
+        scale(ns, LINE_WIDTH, length)
+    };
+    let part = |class, span: &Span| {
+        let x = place(span.from);
+        LinePart { class, x, width: place(span.to).saturating_sub(x).max(8) }
+    };
+    // The unwatched come last, on top.
+    let watched = coverage.watched.iter().map(|span| part("watched", span));
+    let not_running = coverage.not_running.iter().map(|span| part("not-running", span));
+    let unwatched = coverage.unwatched.iter().map(|span| part("unwatched", span));
+    watched.chain(not_running).chain(unwatched).collect()
+}
+
+impl SpanText {
+    fn new(span: &Span) -> Self {
+        Self {
+            from: text::millisecond(span.from),
+            to: text::millisecond(span.to),
+            length: text::long_duration(statement::length_seconds(&[*span])),
+        }
+    }
+}
+
+impl Collector {
+    fn new(status: &CollectorStatus, now: Timestamp) -> Self {
+        let ago = status.last_seen.map(|at| now.since_ns(at));
+        let state = match ago {
+            _ if status.collector.revoked_at.is_some() => "revoked",
+            Some(ago) if ago <= SILENT_NS => "sending",
+            _ => "silent",
+        };
+        let ago = ago.map(|ns| u64::try_from(ns).unwrap_or_default() / 1_000_000_000);
+        Self {
+            id: status.collector.collector_id.to_string(),
+            host: text::visible(&status.collector.host).into_owned(),
+            state,
+            last_seen: ago.map_or_else(|| "never".into(), |ago| format!("{} ago", text::long_duration(ago))),
+            enrolled: text::second(status.collector.enrolled_at),
+            batches: text::count(status.batches),
+            events: text::count(status.events),
+        }
+    }
+}

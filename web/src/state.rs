@@ -1,0 +1,52 @@
+//! What the handlers share.
+
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use tokio::sync::{Mutex, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use whence_store::Store;
+
+use crate::WebConfig;
+use crate::handlers::health::Readiness;
+use crate::metrics::Metrics;
+
+/// Sign-ins of one name from one address come one after another, so that a burst cannot outrun the count of failures.
+const SIGN_IN_LANES: usize = 64;
+/// Argon2 takes 19 MB and a core: this many at once.
+const HASHERS: usize = 2;
+
+pub struct Web {
+    pub config: WebConfig,
+    pub store: Store,
+    pub metrics: Metrics,
+    pub registry: Registry,
+    pub readiness: Readiness,
+    pub stopping: CancellationToken,
+    /// Exports under way, which end before the process does.
+    pub exporting: TaskTracker,
+    pub export_permits: Arc<Semaphore>,
+    pub hashers: Semaphore,
+    pub sign_in_lanes: Vec<Mutex<()>>,
+}
+
+pub type SharedWeb = Arc<Web>;
+
+impl Web {
+    pub fn new(config: WebConfig, store: Store, stopping: CancellationToken) -> Self {
+        let metrics = Metrics::default();
+        Self {
+            registry: metrics.registry(),
+            metrics,
+            readiness: Readiness::default(),
+            stopping,
+            exporting: TaskTracker::new(),
+            export_permits: Arc::new(Semaphore::new(config.exports)),
+            hashers: Semaphore::new(HASHERS),
+            sign_in_lanes: (0..SIGN_IN_LANES).map(|_| Mutex::default()).collect(),
+            config,
+            store,
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! What a page, a report or an answer says about the part of its window that nobody watched.
+
+use serde::Serialize;
+use whence_model::Timestamp;
+use whence_store::read::{EventFilter, InstanceCoverage, Span, Window};
+
+use crate::text;
+
+/// The most servers that a statement names.
+const MAX_NAMED: usize = 3;
+
+/// How the window was watched, in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Statement {
+    /// Whether every known server was watched (or known not to run) from the beginning to the end, and nothing was
+    /// lost.
+    pub complete: bool,
+    pub sentences: Vec<String>,
+    /// Events that were lost on all servers meant.
+    pub lost_events: u64,
+}
+
+/// The servers that a filter means.
+pub fn meant(mut coverage: Vec<InstanceCoverage>, filter: &EventFilter) -> Vec<InstanceCoverage> {
+    coverage.retain(|server| {
+        filter.instance.is_none_or(|instance| instance == server.instance)
+            && filter.host.as_ref().is_none_or(|host| *host == server.host)
+    });
+    coverage
+}
+
+/// States how these servers were watched in `window`.
+pub fn state(coverage: &[InstanceCoverage], window: Window) -> Statement {
+    let lost_events = coverage.iter().flat_map(|server| server.lost.values()).sum();
+    if coverage.is_empty() {
+        let sentences = vec!["No server was known in this window, so nothing was watched.".into()];
+        return Statement { complete: false, sentences, lost_events };
+    }
+    let mut sentences = Vec::new();
+    let unwatched: Vec<&InstanceCoverage> = coverage.iter().filter(|server| !server.unwatched.is_empty()).collect();
+    for server in unwatched.iter().take(MAX_NAMED) {
+        let spans = server.unwatched.len();
+        let in_spans = if spans == 1 { String::new() } else { format!(" in {spans} spans") };
+        let length = text::long_duration(length_seconds(&server.unwatched));
+        sentences.push(format!("{} was not watched for {length}{in_spans}.", label(server)));
+    }
+    if let Some(more) = unwatched.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
+        sentences.push(format!("Nor were parts of it on {}.", text::counted(more as u64, "other server", "other servers")));
+    }
+    let unknown: Vec<&InstanceCoverage> =
+        coverage.iter().filter(|server| server.first_known > window.from).collect();
+    for server in unknown.iter().take(MAX_NAMED) {
+        let since = text::second(server.first_known);
+        sentences.push(format!("Nothing is known of {} before {since} UTC, when it was first seen.", label(server)));
+    }
+    if let Some(more) = unknown.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
+        sentences.push(format!("{} later in the window.", text::counted(more as u64, "server more was first seen", "servers more were first seen")));
+    }
+    if lost_events > 0 {
+        let lost = text::counted(lost_events, "event was lost", "events were lost");
+        sentences.push(format!("{lost} ({}).", reasons(coverage)));
+    }
+    let complete = sentences.is_empty();
+    if complete {
+        let servers = text::counted(coverage.len() as u64, "server", "servers");
+        sentences.push(format!("All of this window was watched on {servers}, and no event was lost."));
+    } else if lost_events == 0 {
+        sentences.push("No event was lost in the parts that were watched.".into());
+    }
+    Statement { complete, sentences, lost_events }
+}
+
+/// `db1 MariaDB 127.0.0.1:3306`, of what is known.
+pub fn label(server: &InstanceCoverage) -> String {
+    server_label(&server.host, &server.product, server.server_ip, server.server_port)
+}
+
+/// A server's name for people.
+pub fn server_label(
+    host: &str,
+    product: &str,
+    ip: Option<std::net::Ipv6Addr>,
+    port: Option<u16>,
+) -> String {
+    let ip = ip.map(|ip| std::net::IpAddr::V6(ip).to_canonical());
+    let address = match (ip, port) {
+        (Some(ip), Some(port)) => format!(" {}", std::net::SocketAddr::new(ip, port)),
+        (None, Some(port)) => format!(" port {port}"),
+        (Some(ip), None) => format!(" {ip}"),
+        (None, None) => String::new(),
+    };
+    format!("{} {}{address}", text::visible(host), text::visible(product))
+}
+
+/// How long these spans are together, in whole seconds.
+pub fn length_seconds(spans: &[Span]) -> u64 {
+    let ns: i64 = spans.iter().map(|span| span.to.since_ns(span.from)).sum();
+    u64::try_from(ns / 1_000_000_000).unwrap_or_default()
+}
+
+/// The lost events by reason, `5 ring full, 2 spool full`.
+fn reasons(coverage: &[InstanceCoverage]) -> String {
+    let mut sums = std::collections::BTreeMap::<&str, u64>::new();
+    for (reason, events) in coverage.iter().flat_map(|server| &server.lost) {
+        *sums.entry(reason).or_default() += events;
+    }
+    let reasons = sums.iter().filter(|(_, events)| **events > 0);
+    let reasons = reasons.map(|(reason, events)| format!("{} {}", text::count(*events), text::words(reason)));
+    reasons.collect::<Vec<_>>().join(", ")
+}
+
+/// A server's coverage as the API gives it.
+#[derive(Serialize)]
+pub struct ServerCoverage<'a> {
+    instance_id: String,
+    host: &'a str,
+    product: &'a str,
+    version: Option<&'a str>,
+    server_ip: Option<String>,
+    server_port: Option<u16>,
+    first_known: Timestamp,
+    watched: Vec<SpanBody>,
+    not_running: Vec<SpanBody>,
+    unwatched: Vec<SpanBody>,
+    seen: u64,
+    stored: u64,
+    filtered: u64,
+    lost: &'a std::collections::BTreeMap<String, u64>,
+    details: &'a [String],
+}
+
+#[derive(Serialize)]
+struct SpanBody {
+    from: Timestamp,
+    to: Timestamp,
+}
+
+impl<'a> From<&'a InstanceCoverage> for ServerCoverage<'a> {
+    fn from(server: &'a InstanceCoverage) -> Self {
+        let spans =
+            |spans: &[Span]| spans.iter().map(|span| SpanBody { from: span.from, to: span.to }).collect();
+        Self {
+            instance_id: server.instance.to_string(),
+            host: &server.host,
+            product: &server.product,
+            version: server.version.as_deref(),
+            server_ip: server.server_ip.map(|ip| std::net::IpAddr::V6(ip).to_canonical().to_string()),
+            server_port: server.server_port,
+            first_known: server.first_known,
+            watched: spans(&server.watched),
+            not_running: spans(&server.not_running),
+            unwatched: spans(&server.unwatched),
+            seen: server.seen,
+            stored: server.stored,
+            filtered: server.filtered,
+            lost: &server.lost,
+            details: &server.details,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use whence_model::InstanceId;
+
+    use super::*;
+
+    const WINDOW: Window = Window { from: Timestamp(0), to: Timestamp(3_600_000_000_000) };
+
+    fn server(host: &str) -> InstanceCoverage {
+        InstanceCoverage {
+            instance: InstanceId::derive(host, "127.0.0.1:3306", "/data"),
+            host: host.into(),
+            product: "MariaDB".into(),
+            version: None,
+            server_ip: Some("::ffff:127.0.0.1".parse().unwrap()),
+            server_port: Some(3306),
+            first_known: WINDOW.from,
+            watched: vec![Span { from: WINDOW.from, to: WINDOW.to }],
+            not_running: vec![],
+            unwatched: vec![],
+            details: vec![],
+            seen: 0,
+            stored: 0,
+            filtered: 0,
+            lost: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_window_that_was_watched_says_so() {
+        let statement = state(&[server("db1"), server("db2")], WINDOW);
+        assert!(statement.complete);
+        let expected = ["All of this window was watched on 2 servers, and no event was lost."];
+        assert_eq!(statement.sentences, expected);
+    }
+
+    #[test]
+    fn what_was_not_watched_and_lost_is_said() {
+        let mut gap = server("db1");
+        gap.unwatched = vec![Span { from: Timestamp(0), to: Timestamp(62_000_000_000) }];
+        gap.lost = BTreeMap::from([("ring_full".into(), 1500)]);
+        let mut late = server("db2");
+        late.first_known = Timestamp(1_000_000_000);
+        let statement = state(&[gap, late], WINDOW);
+        assert!(!statement.complete);
+        assert_eq!(statement.lost_events, 1500);
+        let expected = [
+            "db1 MariaDB 127.0.0.1:3306 was not watched for 1 min 2 s.",
+            "Nothing is known of db2 MariaDB 127.0.0.1:3306 before 1970-01-01 00:00:01 UTC, when it was first seen.",
+            "1,500 events were lost (1,500 ring full).",
+        ];
+        assert_eq!(statement.sentences, expected);
+        assert!(!state(&[], WINDOW).complete);
+    }
+}
