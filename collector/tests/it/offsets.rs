@@ -61,3 +61,19 @@ fn what_is_no_server_is_refused() {
     let text = derive(Path::new(file!())).unwrap_err();
     assert!(matches!(text, OffsetsError::NotElf(_) | OffsetsError::Unreadable(_)), "{text}");
 }
+
+/// MySQL 5.6 has not the accessors of later ones; without debug information it does not prove what is needed.
+#[test]
+fn a_server_that_proves_too_little_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let stripped = directory.path().join("mysqld");
+    let strip = std::process::Command::new("strip")
+        .arg("-o")
+        .args([&stripped, &MySql56::program().unwrap()])
+        .status()
+        .expect("install the package binutils");
+    assert!(strip.success());
+    let refused = derive(&stripped).unwrap_err();
+    assert!(matches!(refused, OffsetsError::Unproven(_)), "{refused}");
+    assert!(refused.to_string().contains("security context: there is no function"), "{refused}");
+}
