@@ -30,6 +30,17 @@ impl<'a, 'data> Code<'a, 'data> {
         self.image.text(address)
     }
 
+    /// What `caller` gives as the first argument to the function called `name`.
+    pub fn given_to<'b>(&self, caller: &'b Facts, name: &str) -> impl Iterator<Item = &'b Value> {
+        let address = self.image.symbol(name).map(|symbol| symbol.address);
+        caller.events.iter().filter_map(move |event| match event {
+            Event::Call { target, arguments, .. } if target.is_some() && *target == address => {
+                Some(&arguments[0])
+            }
+            _ => None,
+        })
+    }
+
     /// The functions that `caller` calls with `first` as their first argument, each once.
     pub fn callees_with(&self, caller: &Facts, first: &Value) -> impl Iterator<Item = Facts> {
         let mut targets = Vec::new();
@@ -47,14 +58,17 @@ impl<'a, 'data> Code<'a, 'data> {
             .map(move |target| Facts { name: name.clone(), events: walk::events(self.image, target) })
     }
 
-    /// What the one function does whose name begins with one of `prefixes`. A name without `_Z` must be the whole name.
+    /// What the one function does whose name is the first of `prefixes`, or begins with one of them. A name without `_Z`
+    /// must be the whole name.
     pub fn facts(&self, field: &'static str, prefixes: &[&'static str]) -> Result<Facts, Unproven> {
         let name = prefixes.first().copied().unwrap_or_default();
-        let symbol = if name.starts_with("_Z") {
-            self.image.function(name, prefixes).map_err(|error| Unproven::new(field, error.to_string()))?
-        } else {
-            self.image.symbol(name).filter(|symbol| symbol.is_function)
-        };
+        let mut symbol = self.image.symbol(name).filter(|symbol| symbol.is_function);
+        if symbol.is_none() && name.starts_with("_Z") {
+            symbol = self
+                .image
+                .function(name, prefixes)
+                .map_err(|error| Unproven::new(field, error.to_string()))?;
+        }
         let symbol = symbol.ok_or_else(|| Unproven::new(field, format!("there is no function {name}")))?;
         Ok(Facts { name: symbol.name.to_owned(), events: walk::events(self.image, symbol.address) })
     }
@@ -180,7 +194,7 @@ impl Facts {
 }
 
 /// The offsets in `argument0->object->field`, for the field's address.
-fn behind(address: &Value) -> Option<(u32, u32)> {
+pub fn behind(address: &Value) -> Option<(u32, u32)> {
     let object = address.object()?;
     let through = object.loaded_from(8)?.offset_in(&Value::argument(0))?;
     Some((through, address.offset_in(&object)?))

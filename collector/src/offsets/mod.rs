@@ -144,7 +144,7 @@ fn of_image(image: &Image<'_>) -> Result<Derived, OffsetsError> {
         return Err(Unproven::new("the command", reason).into());
     }
     let product = if image.has_symbol_with("8ha_maria") { Product::MariaDb } else { Product::MySql };
-    let (source, mut layout) = layout(image, product)?;
+    let (source, mut layout) = layout(image, product, by_data)?;
     layout.dispatch = if by_data { dispatch::COM_DATA } else { dispatch::PACKET };
 
     let offset = |address| {
@@ -179,7 +179,7 @@ fn of_image(image: &Image<'_>) -> Result<Derived, OffsetsError> {
 const ANCHORS: [&str; 4] =
     ["_ZN3THDD2Ev", "_ZN3THDC2E", "_Z16dispatch_command", "_ZN16Diagnostics_area13set_ok_statusE"];
 
-fn layout(image: &Image<'_>, product: Product) -> Result<(Source, Layout), OffsetsError> {
+fn layout(image: &Image<'_>, product: Product, by_data: bool) -> Result<(Source, Layout), OffsetsError> {
     let debug = match dwarf::layout(image, &ANCHORS) {
         Ok(Some(layout)) => return Ok((Source::Dwarf, layout)),
         Ok(None) => None,
@@ -188,7 +188,7 @@ fn layout(image: &Image<'_>, product: Product) -> Result<(Source, Layout), Offse
     if !image.is_x86_64() {
         return Err(debug.map_or(OffsetsError::UnknownProcessor, OffsetsError::Unproven));
     }
-    match (accessors::layout(image, product), debug) {
+    match (accessors::layout(image, product, by_data), debug) {
         (Ok(layout), _) => Ok((Source::MachineCode, layout)),
         (Err(code), Some(debug)) => Err(OffsetsError::UnprovenTwice { code, debug }),
         (Err(code), None) => Err(code.into()),

@@ -1,8 +1,11 @@
 //! Offsets of real server binaries.
 
+use std::fs;
 use std::path::Path;
+use std::process::Command;
 
-use whence_abi::layout::{Layout, StringField};
+use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
+use whence_abi::layout::{ABSENT, Layout, StringField};
 use whence_collector::offsets::{OffsetsError, Product, Source, derive};
 use whence_testkit::{MariaDb, MySql56};
 
@@ -62,18 +65,55 @@ fn what_is_no_server_is_refused() {
     assert!(matches!(text, OffsetsError::NotElf(_) | OffsetsError::Unreadable(_)), "{text}");
 }
 
-/// MySQL 5.6 has not the accessors of later ones; without debug information it does not prove what is needed.
+/// The same binary tells the same by its machine code, but for what no function of its shows.
 #[test]
-fn a_server_that_proves_too_little_is_refused() {
+fn machine_code_and_debug_information_agree() {
+    let program = MySql56::program().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let stripped = directory.path().join("mysqld");
-    let strip = std::process::Command::new("strip")
-        .arg("-o")
-        .args([&stripped, &MySql56::program().unwrap()])
-        .status()
-        .expect("install the package binutils");
-    assert!(strip.success());
-    let refused = derive(&stripped).unwrap_err();
-    assert!(matches!(refused, OffsetsError::Unproven(_)), "{refused}");
-    assert!(refused.to_string().contains("security context: there is no function"), "{refused}");
+    let strip = Command::new("strip").arg("-o").args([&stripped, &program]).status();
+    assert!(strip.expect("install the package binutils").success());
+
+    let by_debug = derive(&program).unwrap();
+    let by_code = derive(&stripped).unwrap();
+    assert_eq!(by_code.source, Source::MachineCode);
+    assert_eq!(by_code.absent(), ["database", "client port"]);
+    let mut expected = by_debug.targets.layout;
+    (expected.database, expected.database_length, expected.peer_port) = (ABSENT, ABSENT, ABSENT);
+    assert_eq!(by_code.targets.layout, expected);
+    assert_eq!(by_code.targets.dispatch_command, by_debug.targets.dispatch_command);
+}
+
+/// A copy of the MariaDB server whose function `name` has the byte at `at` changed.
+fn changed(name: &str, at: usize, byte: u8) -> OffsetsError {
+    let mut program = fs::read(MariaDb::program().unwrap()).unwrap();
+    let place = {
+        let file = object::File::parse(&*program).unwrap();
+        let address = file.dynamic_symbols().find(|symbol| symbol.name() == Ok(name)).unwrap().address();
+        let offset = file.segments().find_map(|segment| {
+            let (offset, bytes) = segment.file_range();
+            let within = address.checked_sub(segment.address())?;
+            (within < bytes).then_some(offset + within)
+        });
+        usize::try_from(offset.unwrap()).unwrap()
+    };
+    let landing = if program[place..].starts_with(&[0xf3, 0x0f, 0x1e, 0xfa]) { 4 } else { 0 };
+    program[place + landing + at] = byte;
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join("mariadbd");
+    fs::write(&copy, program).unwrap();
+    derive(&copy).unwrap_err()
+}
+
+#[test]
+fn what_is_not_certain_is_refused() {
+    // Returns at once.
+    let silent = changed("thd_client_ip", 0, 0xc3);
+    assert_eq!(
+        silent.to_string(),
+        "its offsets are not certain: client address: the code of thd_client_ip does not show it"
+    );
+    // Goes through another pointer than the other accessors.
+    let other = changed("thd_client_host", 3, 0x08);
+    assert!(other.to_string().contains("client host: thd_priv_user says "), "{other}");
 }
