@@ -91,7 +91,12 @@ enum Broken {
 }
 
 /// Begins an export; the body ends with the last event, or breaks off.
-pub async fn begin(visitor: Visitor, format: Format, filter: EventFilter, query: String) -> Result<Body, Problem> {
+pub async fn begin(
+    visitor: Visitor,
+    format: Format,
+    filter: EventFilter,
+    query: String,
+) -> Result<Body, Problem> {
     let permits = visitor.web.export_permits.clone();
     let permit = permits.try_acquire_owned().map_err(|_| Problem::TooManyExports)?;
     visitor.record(Action::Export, &query, None, Ending::Started).await?;

@@ -44,7 +44,8 @@ pub async fn around(State(web): State<SharedWeb>, mut request: Request, next: Ne
     let path = request.extensions().get::<MatchedPath>();
     let route = path.map_or("none", MatchedPath::as_str).to_owned();
     let uri = request.uri().clone();
-    let is_for_programs = uri.path().starts_with("/api/") || request.headers().contains_key(header::AUTHORIZATION);
+    let is_for_programs =
+        uri.path().starts_with("/api/") || request.headers().contains_key(header::AUTHORIZATION);
     let span = tracing::info_span!("request", id = %id, route);
     request.extensions_mut().insert(RequestId(id));
 
@@ -145,9 +146,9 @@ mod tests {
     #[test]
     fn changes_from_other_sites_are_seen() {
         let elsewhere = |method: Method, headers: &[(&'static str, &'static str)]| {
-            let headers = headers.iter().map(|(name, value)| {
-                (HeaderName::from_static(name), HeaderValue::from_static(value))
-            });
+            let headers = headers
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
             is_from_elsewhere(&method, &headers.collect())
         };
         let host = ("host", "audit.example:8088");

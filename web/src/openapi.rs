@@ -71,8 +71,7 @@ fn file(summary: &str, content_type: &str) -> Value {
 }
 
 fn responses(content: &Value) -> Value {
-    let problem =
-        |description: &str| json!({ "description": description, "content": { "application/json": { "schema": reference("Problem") } } });
+    let problem = |description: &str| json!({ "description": description, "content": { "application/json": { "schema": reference("Problem") } } });
     json!({
         "200": { "description": "What was asked for", "content": content },
         "400": problem("Something in the query is wrong; the message says what, and what would be right"),
@@ -101,7 +100,9 @@ fn parameter(name: &str) -> Value {
     let kinds = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
     let (schema, description) = match name {
         "user" => (many(text), "Account, or name given at login; '' (two quotes) is the anonymous account"),
-        "client_host" => (text, "Client host as the server names it, an address, or a network such as 10.0.0.0/8"),
+        "client_host" => {
+            (text, "Client host as the server names it, an address, or a network such as 10.0.0.0/8")
+        }
         "instance" => (json!({ "type": "string", "format": "uuid" }), "Id of the database server"),
         "host" => (text, "Name of the host that the server runs on"),
         "database" => (text, "Current database"),
@@ -113,10 +114,10 @@ fn parameter(name: &str) -> Value {
         "kind" => (many(named(kinds)), "What sort of thing happened"),
         "result" => (named(vec!["ok", "error", "unfinished"]), "How it ended"),
         "text" => (text, "Part of the SQL text, in any case of letters"),
-        "connection_id" => (json!({ "type": "integer", "minimum": 0 }), "The server's number for the connection"),
-        "server_started_at" => {
-            (time(), "Start of the server's process, which makes a connection_id unique")
+        "connection_id" => {
+            (json!({ "type": "integer", "minimum": 0 }), "The server's number for the connection")
         }
+        "server_started_at" => (time(), "Start of the server's process, which makes a connection_id unique"),
         "from" => (
             text,
             "Beginning of the window: RFC 3339, a date, or a time ago such as -15m, -2h, -7d; a day before the end \
@@ -132,7 +133,8 @@ fn parameter(name: &str) -> Value {
 }
 
 fn limit() -> Value {
-    let schema = json!({ "type": "integer", "minimum": 1, "maximum": MAX_PAGE_ROWS, "default": DEFAULT_LIMIT });
+    let schema =
+        json!({ "type": "integer", "minimum": 1, "maximum": MAX_PAGE_ROWS, "default": DEFAULT_LIMIT });
     json!({ "name": "limit", "in": "query", "description": "Events in one answer", "schema": schema })
 }
 
@@ -161,16 +163,25 @@ fn field(name: &str) -> Value {
     let text = || json!({ "type": "string" });
     let number = || json!({ "type": "integer", "minimum": 0 });
     match name {
-        "event_id" | "collector_id" | "batch_id" | "instance_id" => json!({ "type": "string", "format": "uuid" }),
+        "event_id" | "collector_id" | "batch_id" | "instance_id" => {
+            json!({ "type": "string", "format": "uuid" })
+        }
         "sequence" | "server_process_id" => number(),
         "started_at" | "received_at" | "server_started_at" => time(),
         "kind" | "provider" | "host" | "product" | "event_hash" => text(),
         "tables" => json!({ "type": "array", "items": text() }),
         "tls" | "sql_truncated" | "error_message_truncated" => or_null(json!({ "type": "boolean" })),
-        "duration_ns" | "server_port" | "client_port" | "connection_id" | "command_code" | "sql_original_bytes"
-        | "error_code" | "error_message_original_bytes" | "rows_sent" | "rows_affected" | "gap_events" => {
-            or_null(number())
-        }
+        "duration_ns"
+        | "server_port"
+        | "client_port"
+        | "connection_id"
+        | "command_code"
+        | "sql_original_bytes"
+        | "error_code"
+        | "error_message_original_bytes"
+        | "rows_sent"
+        | "rows_affected"
+        | "gap_events" => or_null(number()),
         _ => or_null(text()),
     }
 }
@@ -213,8 +224,12 @@ fn schemas() -> Value {
     let event: Vec<(&str, Value)> = FIELD_NAMES.iter().map(|name| (*name, field(name))).collect();
     let texts = json!({ "type": "array", "items": text() });
     let counts = json!({ "type": "object", "additionalProperties": number() });
-    let coverage =
-        [("complete", truth()), ("sentences", texts.clone()), ("lost_events", number()), ("instances", many("InstanceCoverage"))];
+    let coverage = [
+        ("complete", truth()),
+        ("sentences", texts.clone()),
+        ("lost_events", number()),
+        ("instances", many("InstanceCoverage")),
+    ];
     json!({
         "Problem": {
             "type": "object",

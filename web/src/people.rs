@@ -103,7 +103,8 @@ pub async fn list(store: &Store) -> Result<Vec<PersonRow>, PeopleError> {
 pub async fn add(store: &Store, name: &str, password: &SecretString, role: Role) -> Result<(), PeopleError> {
     check_name("a name", name)?;
     let password_text = password.expose_secret();
-    let is_fit = password_text.chars().count() >= MIN_PASSWORD_CHARS && password_text.len() <= MAX_PASSWORD_BYTES;
+    let is_fit =
+        password_text.chars().count() >= MIN_PASSWORD_CHARS && password_text.len() <= MAX_PASSWORD_BYTES;
     if !is_fit {
         return Err(PeopleError::UnfitPassword);
     }
@@ -159,7 +160,11 @@ impl CredentialKind {
 }
 
 /// Makes a browser session; the answer is its secret.
-pub(crate) async fn open_session(store: &Store, person: &str, lifetime: Duration) -> Result<String, StoreError> {
+pub(crate) async fn open_session(
+    store: &Store,
+    person: &str,
+    lifetime: Duration,
+) -> Result<String, StoreError> {
     let secret = random_secret();
     let lifetime_ns = i64::try_from(lifetime.as_nanos()).unwrap_or(i64::MAX);
     let expires_at = Timestamp::now().plus_ns(lifetime_ns);

@@ -26,7 +26,9 @@ pub enum Problem {
     // The person
     #[error("sign in first")]
     SignInNeeded,
-    #[error("the API token is missing, wrong, revoked or of a disabled account; send it as `Authorization: Bearer TOKEN`")]
+    #[error(
+        "the API token is missing, wrong, revoked or of a disabled account; send it as `Authorization: Bearer TOKEN`"
+    )]
     TokenNeeded,
     #[error("this needs the role {needed}, and {person} is {role}; ask an administrator", person = crate::text::visible(.person))]
     Forbidden { person: String, role: Role, needed: Role },

@@ -12,7 +12,9 @@ use tower_http::compression::CompressionLayer;
 use whence_store::Store;
 
 use crate::WebConfig;
-use crate::handlers::{api, assets, coverage, event, export, health, history, people, reads, report, sign_in};
+use crate::handlers::{
+    api, assets, coverage, event, export, health, history, people, reads, report, sign_in,
+};
 use crate::layers;
 use crate::problem::Problem;
 use crate::state::{SharedWeb, Web};

@@ -37,7 +37,8 @@ pub fn state(coverage: &[InstanceCoverage], window: Window) -> Statement {
         return Statement { complete: false, sentences, lost_events };
     }
     let mut sentences = Vec::new();
-    let unwatched: Vec<&InstanceCoverage> = coverage.iter().filter(|server| !server.unwatched.is_empty()).collect();
+    let unwatched: Vec<&InstanceCoverage> =
+        coverage.iter().filter(|server| !server.unwatched.is_empty()).collect();
     for server in unwatched.iter().take(MAX_NAMED) {
         let spans = server.unwatched.len();
         let in_spans = if spans == 1 { String::new() } else { format!(" in {spans} spans") };
@@ -45,16 +46,25 @@ pub fn state(coverage: &[InstanceCoverage], window: Window) -> Statement {
         sentences.push(format!("{} was not watched for {length}{in_spans}.", label(server)));
     }
     if let Some(more) = unwatched.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
-        sentences.push(format!("Nor were parts of it on {}.", text::counted(more as u64, "other server", "other servers")));
+        sentences.push(format!(
+            "Nor were parts of it on {}.",
+            text::counted(more as u64, "other server", "other servers")
+        ));
     }
     let unknown: Vec<&InstanceCoverage> =
         coverage.iter().filter(|server| server.first_known > window.from).collect();
     for server in unknown.iter().take(MAX_NAMED) {
         let since = text::second(server.first_known);
-        sentences.push(format!("Nothing is known of {} before {since} UTC, when it was first seen.", label(server)));
+        sentences.push(format!(
+            "Nothing is known of {} before {since} UTC, when it was first seen.",
+            label(server)
+        ));
     }
     if let Some(more) = unknown.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
-        sentences.push(format!("{} later in the window.", text::counted(more as u64, "server more was first seen", "servers more were first seen")));
+        sentences.push(format!(
+            "{} later in the window.",
+            text::counted(more as u64, "server more was first seen", "servers more were first seen")
+        ));
     }
     if lost_events > 0 {
         let lost = text::counted(lost_events, "event was lost", "events were lost");
@@ -76,12 +86,7 @@ pub fn label(server: &InstanceCoverage) -> String {
 }
 
 /// A server's name for people.
-pub fn server_label(
-    host: &str,
-    product: &str,
-    ip: Option<std::net::Ipv6Addr>,
-    port: Option<u16>,
-) -> String {
+pub fn server_label(host: &str, product: &str, ip: Option<std::net::Ipv6Addr>, port: Option<u16>) -> String {
     let ip = ip.map(|ip| std::net::IpAddr::V6(ip).to_canonical());
     let address = match (ip, port) {
         (Some(ip), Some(port)) => format!(" {}", std::net::SocketAddr::new(ip, port)),

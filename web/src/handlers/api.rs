@@ -154,8 +154,11 @@ pub async fn report(visitor: Visitor, RawQuery(raw): RawQuery) -> Result<Json<Va
 
 pub async fn coverage(visitor: Visitor, RawQuery(raw): RawQuery) -> Result<Json<Value>, Problem> {
     let query = Query::parse(raw.as_deref());
-    let unknown: Vec<&str> =
-        FILTER_NAMES.iter().copied().filter(|name| !["instance", "host", "from", "to"].contains(name)).collect();
+    let unknown: Vec<&str> = FILTER_NAMES
+        .iter()
+        .copied()
+        .filter(|name| !["instance", "host", "from", "to"].contains(name))
+        .collect();
     let filter = Search::all(&query.without(&unknown), Timestamp::now())?;
     let problems = query.check(&["instance", "host", "from", "to"]);
     if !problems.is_empty() {

@@ -26,7 +26,11 @@ const ASSETS: &[Asset] = &[
         content_type: "text/javascript; charset=utf-8",
         contents: include_str!("../../static/app.js"),
     },
-    Asset { name: "icon.svg", content_type: "image/svg+xml", contents: include_str!("../../static/icon.svg") },
+    Asset {
+        name: "icon.svg",
+        content_type: "image/svg+xml",
+        contents: include_str!("../../static/icon.svg"),
+    },
 ];
 
 /// Begins the SHA-256 of all of them.

@@ -39,11 +39,8 @@ pub async fn page(visitor: Visitor, RawQuery(raw): RawQuery) -> Result<Response,
     };
     let (instances, suggested, report) = visitor.read(Action::Report, &query.to_string(), work).await?;
     let status = if asked.is_ok() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
-    let maker = Maker {
-        person: &visitor.asker.person,
-        request_id: visitor.asker.request_id.to_string(),
-        at: now,
-    };
+    let maker =
+        Maker { person: &visitor.asker.person, request_id: visitor.asker.request_id.to_string(), at: now };
     let page = ReportPage {
         shell: Shell::new("Access report", "report", &visitor),
         form: FilterForm::new("/report", &query, &instances, suggested, asked.err().unwrap_or_default()),
@@ -115,7 +112,11 @@ fn file(report: &AccessReport, filter: &EventFilter) -> std::io::Result<Vec<u8>>
     let mut add = |part: &str, cells: &[(&str, String)]| {
         let cell = |column: &&str| match *column {
             "part" => part.to_owned(),
-            column => cells.iter().find(|(name, _)| *name == column).map(|(_, cell)| cell.clone()).unwrap_or_default(),
+            column => cells
+                .iter()
+                .find(|(name, _)| *name == column)
+                .map(|(_, cell)| cell.clone())
+                .unwrap_or_default(),
         };
         file.extend(csv_line(COLUMNS.iter().map(cell))?);
         std::io::Result::Ok(())

@@ -53,7 +53,8 @@ pub async fn sign_in(
     if !is_right(&web, &name, credentials.password).await? {
         web.metrics.sign_ins_failed.inc();
         record(&web, &asker, Action::SignInFailed, Ending::Failed).await?;
-        let page = SignInPage::new(local(&credentials.next), &name, Some("Name or password is wrong.".into()));
+        let page =
+            SignInPage::new(local(&credentials.next), &name, Some("Name or password is wrong.".into()));
         return Ok((StatusCode::UNAUTHORIZED, page).into_response());
     }
     record(&web, &asker, Action::SignIn, Ending::Ok).await?;
@@ -121,7 +122,8 @@ fn is_https(parts: &Parts) -> bool {
 
 /// An address of ours to go to; the history when `next` is none.
 fn local(next: &str) -> &str {
-    let is_local = next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\n', '\r', '\t']);
+    let is_local =
+        next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\n', '\r', '\t']);
     if is_local && next.is_ascii() { next } else { "/history" }
 }
 

@@ -159,7 +159,10 @@ impl Server {
                 .filter(|(_, events)| **events > 0)
                 .map(|(reason, events)| (text::words(reason), text::count(*events)))
                 .collect(),
-            history: format!("/history?{}", Query::default().with("instance", coverage.instance).over(window)),
+            history: format!(
+                "/history?{}",
+                Query::default().with("instance", coverage.instance).over(window)
+            ),
         }
     }
 }

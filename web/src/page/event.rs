@@ -49,7 +49,16 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Session", &["connection_id", "database"]),
     (
         "Command",
-        &["kind", "command", "command_code", "statement_class", "tables", "fingerprint", "sql_original_bytes", "sql_truncated"],
+        &[
+            "kind",
+            "command",
+            "command_code",
+            "statement_class",
+            "tables",
+            "fingerprint",
+            "sql_original_bytes",
+            "sql_truncated",
+        ],
     ),
     (
         "Result",
@@ -86,7 +95,8 @@ impl EventPage {
     pub fn new(mut shell: Shell, row: &EventRow) -> Self {
         let (result, result_text) = results::result(row);
         let Client { shown, detail, .. } = results::client(row);
-        let client = shown.map(|client| if detail.is_empty() { client } else { format!("{client} ({detail})") });
+        let client =
+            shown.map(|client| if detail.is_empty() { client } else { format!("{client} ({detail})") });
         let headline = results::what(row);
         shell.title = format!("{headline} at {}", text::second(row.started_at));
         Self {

@@ -80,7 +80,11 @@ pub fn presets(action: &str, query: &Query) -> Vec<Link> {
     };
     let preset = |(value, label): &(&str, &str)| {
         let query = query.without(&["from", "to", "cursor"]).with("from", value);
-        Link { href: format!("{action}?{query}"), label: (*label).into(), current: is_now && chosen == *value }
+        Link {
+            href: format!("{action}?{query}"),
+            label: (*label).into(),
+            current: is_now && chosen == *value,
+        }
     };
     WINDOW_PRESETS.iter().map(preset).collect()
 }
@@ -106,12 +110,17 @@ fn choices<'a>(all: impl Iterator<Item = &'a str>, query: &Query, name: &str) ->
 fn instance_choices(instances: &[InstanceRow], chosen: &str) -> Vec<Choice> {
     let choice = |server: &InstanceRow| {
         let value = server.instance_id.to_string();
-        let label = statement::server_label(&server.host, &server.product, server.server_ip, server.server_port);
+        let label =
+            statement::server_label(&server.host, &server.product, server.server_ip, server.server_port);
         Choice { chosen: value == chosen, value, label }
     };
     let mut choices: Vec<Choice> = instances.iter().map(choice).collect();
     if !chosen.is_empty() && !choices.iter().any(|choice| choice.chosen) {
-        choices.push(Choice { value: chosen.into(), label: text::visible(chosen).into_owned(), chosen: true });
+        choices.push(Choice {
+            value: chosen.into(),
+            label: text::visible(chosen).into_owned(),
+            chosen: true,
+        });
     }
     choices
 }

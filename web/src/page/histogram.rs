@@ -128,13 +128,8 @@ mod tests {
     #[test]
     fn every_kind_of_event_can_be_seen_and_the_highest_bar_fits() {
         let window = Window { from: Timestamp(0), to: Timestamp(20) };
-        let bucket = |from, ok, error, gap| Bucket {
-            from: Timestamp(from),
-            to: Timestamp(from + 10),
-            ok,
-            error,
-            gap,
-        };
+        let bucket =
+            |from, ok, error, gap| Bucket { from: Timestamp(from), to: Timestamp(from + 10), ok, error, gap };
         let buckets = [bucket(0, u64::MAX / 2, 1, 1), bucket(10, 0, 0, 0)];
         let drawing = Histogram::new(&buckets, &[], window, &Query::default());
         assert_eq!(drawing.width, 200);

@@ -44,7 +44,15 @@ macro_rules! answers {
 }
 
 answers!(
-    SignInPage, ProblemPage, HistoryPage, ResultsPage, EventPage, ReportPage, CoveragePage, PeoplePage, ReadsPage
+    SignInPage,
+    ProblemPage,
+    HistoryPage,
+    ResultsPage,
+    EventPage,
+    ReportPage,
+    CoveragePage,
+    PeoplePage,
+    ReadsPage
 );
 
 /// What surrounds every page.

@@ -40,6 +40,10 @@ impl PeoplePage {
             label: text::visible(&row.label).into_owned(),
             created: text::second(row.created_at),
         };
-        Self { shell, people: people.iter().map(account).collect(), tokens: tokens.iter().map(token).collect() }
+        Self {
+            shell,
+            people: people.iter().map(account).collect(),
+            tokens: tokens.iter().map(token).collect(),
+        }
     }
 }

@@ -33,7 +33,13 @@ struct Entry {
 }
 
 impl ReadsPage {
-    pub fn new(shell: Shell, query: &Query, entries: &[ReadRow], limit: u32, problems: Vec<FieldProblem>) -> Self {
+    pub fn new(
+        shell: Shell,
+        query: &Query,
+        entries: &[ReadRow],
+        limit: u32,
+        problems: Vec<FieldProblem>,
+    ) -> Self {
         Self {
             shell,
             from: query.first("from").into(),

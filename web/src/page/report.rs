@@ -84,7 +84,10 @@ impl Report {
             (totals.instances, "servers"),
         ];
         let unwatched = report.coverage.iter().filter(|server| !server.unwatched.is_empty());
-        let cut_off = format!("Only the {} most frequent rows are shown; the sums above count all.", text::count(MAX_REPORT_ROWS as u64));
+        let cut_off = format!(
+            "Only the {} most frequent rows are shown; the sums above count all.",
+            text::count(MAX_REPORT_ROWS as u64)
+        );
         Self {
             scope: scope(filter, report),
             from: text::second(window.from),

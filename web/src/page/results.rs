@@ -77,7 +77,8 @@ impl Results {
         let lost = sum(|bucket| bucket.gap);
         let events = sum(|bucket| bucket.ok).saturating_add(failed);
         // The window is fixed, so that no event is missed while pages are turned.
-        let older = found.page.next.map(|next| format!("/history?{}", query.over(window).with("cursor", next)));
+        let older =
+            found.page.next.map(|next| format!("/history?{}", query.over(window).with("cursor", next)));
         let is_later_page = !query.first("cursor").is_empty();
         let narrowing = ["command", "class", "kind", "result", "text", "connection_id", "server_started_at"];
         let scope = plain.without(&narrowing);
@@ -198,7 +199,10 @@ pub fn what(row: &EventRow) -> String {
             let events = text::counted(row.gap_events.unwrap_or_default(), "event lost", "events lost");
             format!("{events}: {}", text::words(row.gap_reason.as_deref().unwrap_or("unknown")))
         }
-        _ => row.command.as_deref().map_or_else(|| "command".into(), |command| text::visible(command).into_owned()),
+        _ => row
+            .command
+            .as_deref()
+            .map_or_else(|| "command".into(), |command| text::visible(command).into_owned()),
     }
 }
 

@@ -9,8 +9,8 @@ pub use search::{FILTER_NAMES, Search};
 pub use time::WINDOW_PRESETS;
 
 use url::form_urlencoded;
-use whence_store::read::Window;
 use whence_model::Timestamp;
+use whence_store::read::Window;
 
 /// The most characters of one value.
 const MAX_VALUE_CHARS: usize = 1000;
@@ -80,7 +80,8 @@ impl Query {
     pub fn check(&self, known: &[&str]) -> Vec<FieldProblem> {
         let mut problems = Vec::new();
         if self.pairs.len() > MAX_VALUES {
-            problems.push(FieldProblem::new("query", format!("has more than {MAX_VALUES} values; give fewer")));
+            problems
+                .push(FieldProblem::new("query", format!("has more than {MAX_VALUES} values; give fewer")));
         }
         for (name, value) in &self.pairs {
             if !known.contains(&name.as_str()) {
@@ -102,7 +103,8 @@ impl Query {
 
     /// The one value of `name`; a problem when there are several.
     fn only(&self, name: &str, problems: &mut Vec<FieldProblem>) -> Option<&str> {
-        let mut values = self.pairs.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let mut values =
+            self.pairs.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str());
         let value = values.next();
         if values.next().is_some() {
             problems.push(FieldProblem::new(name, "is given more than once; give it once"));

@@ -48,7 +48,12 @@ impl Search {
         Ok(Self::with_names(query, now, FILTER_NAMES, 1)?.filter)
     }
 
-    fn with_names(query: &Query, now: Timestamp, names: &[&str], limit: u32) -> Result<Self, Vec<FieldProblem>> {
+    fn with_names(
+        query: &Query,
+        now: Timestamp,
+        names: &[&str],
+        limit: u32,
+    ) -> Result<Self, Vec<FieldProblem>> {
         let mut problems = query.check(names);
         let window = query.window(now).unwrap_or_else(|mut wrong| {
             problems.append(&mut wrong);
@@ -156,7 +161,10 @@ mod tests {
         assert_eq!(filter.client, ClientFilter::parse("10.0.0.0/8").ok());
         assert!(filter.instance.is_some() && filter.server_started_at.is_some());
         assert_eq!((filter.host.as_deref(), filter.database.as_deref()), (Some("h"), Some("d")));
-        assert_eq!((filter.commands, filter.classes), (vec!["Query".into()], vec!["read".into(), "ddl".into()]));
+        assert_eq!(
+            (filter.commands, filter.classes),
+            (vec!["Query".into()], vec!["read".into(), "ddl".into()])
+        );
         assert_eq!((filter.kinds, filter.result.as_deref()), (vec!["command".into()], Some("error")));
         assert_eq!((filter.text.as_deref(), filter.connection_id, search.limit), (Some("t"), Some(7), 9));
     }

@@ -11,7 +11,8 @@ pub const WINDOW_PRESETS: &[(&str, &str)] =
     &[("-15m", "15 min"), ("-1h", "1 h"), ("-24h", "24 h"), ("-7d", "7 days"), ("-30d", "30 days")];
 
 const DAY_NS: i64 = 86_400_000_000_000;
-const FORMATS: &[&str] = &["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M"];
+const FORMATS: &[&str] =
+    &["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M"];
 /// ClickHouse's `DateTime64(9)` begins with 1900, and nothing was audited before Unix time began.
 const FIRST: Timestamp = Timestamp(0);
 /// 2262-01-01, in the last year that nanoseconds in 64 bits reach.
@@ -101,7 +102,11 @@ mod tests {
             ("", "2026-11-22T12:00:00.000000000Z", noon),
             ("from=-15m", "2026-11-23T11:45:00.000000000Z", noon),
             ("from=-7d&to=-1d", "2026-11-16T12:00:00.000000000Z", "2026-11-22T12:00:00.000000000Z"),
-            ("from=2026-11-20&to=2026-11-20", "2026-11-20T00:00:00.000000000Z", "2026-11-21T00:00:00.000000000Z"),
+            (
+                "from=2026-11-20&to=2026-11-20",
+                "2026-11-20T00:00:00.000000000Z",
+                "2026-11-21T00:00:00.000000000Z",
+            ),
             ("from=2026-11-20T22:00", "2026-11-20T22:00:00.000000000Z", noon),
             ("from=2026-11-20+22:00:01.5", "2026-11-20T22:00:01.500000000Z", noon),
             ("from=2026-11-23T12:00:00%2B02:00&to=now", "2026-11-23T10:00:00.000000000Z", noon),

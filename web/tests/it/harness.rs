@@ -23,7 +23,7 @@ pub const PASSWORD: &str = "correct horse battery";
 pub struct Service {
     pub store: Store,
     pub router: Router,
-    /// Held so that its name is known while the test runs.
+    /// Where all of it is.
     pub database: TestDatabase,
 }
 
@@ -101,11 +101,26 @@ impl Service {
         self.send(request.body(Body::empty()).unwrap()).await
     }
 
+    /// Takes a table away.
+    pub async fn drop_table(&self, table: &str) {
+        use secrecy::ExposeSecret;
+
+        let options = self.database.options();
+        let address = format!("{}/?database={}", options.url, options.database);
+        let request = reqwest::Client::new()
+            .post(address)
+            .basic_auth(options.user, Some(options.password.expose_secret()))
+            .body(format!("DROP TABLE {table} SYNC"));
+        request.send().await.unwrap().error_for_status().unwrap();
+    }
+
     /// What was written to the audit of reads, oldest first.
     pub async fn reads(&self) -> Vec<ReadRow> {
         let now = whence_model::Timestamp::now();
-        let window =
-            whence_store::read::Window { from: now.plus_ns(-3_600_000_000_000), to: now.plus_ns(1_000_000_000) };
+        let window = whence_store::read::Window {
+            from: now.plus_ns(-3_600_000_000_000),
+            to: now.plus_ns(1_000_000_000),
+        };
         let mut reads = self.store.reads(window, 1000).await.unwrap();
         reads.reverse();
         reads

@@ -1,0 +1,48 @@
+//! The access report.
+
+use crate::events::{HOUR, by, failed_login, query, server, watched};
+use crate::harness::Service;
+
+#[tokio::test]
+async fn a_report_says_who_came_from_where_and_what_was_not_watched() {
+    let events = [
+        query(1, "SELECT 1"),
+        query(2, "SELECT 2"),
+        by("shop_app", "10.0.1.9", query(60, "SELECT 3")),
+        by("other", "10.0.1.9", query(4, "SELECT 4")),
+        failed_login(5, "shop_app"),
+    ];
+    let service =
+        Service::new("web_report", &events, &[watched("db1", 0, 600), watched("db1", 900, 3600)]).await;
+    let cookie = service.sign_in("auditor").await;
+    let empty = service.get(&cookie, "/report").await;
+    assert_eq!(empty.texts("section.empty h2"), ["Who came from where?"]);
+
+    let page = service.get(&cookie, &format!("/report?{HOUR}&user=shop_app")).await;
+    assert_eq!(page.texts(".report h2"), ["Account shop_app"]);
+    assert_eq!(page.texts(".access td[data-label='Client host']")[..2], ["10.0.0.7", "10.0.1.9"]);
+    assert_eq!(page.texts(".access td[data-label=First]")[0], "2026-11-23 12:00:01");
+    assert_eq!(page.texts(".access td[data-label=Last]")[0], "2026-11-23 12:00:02");
+    assert_eq!(page.texts(".access td[data-label=Statements]")[0], "2 read");
+    assert_eq!(page.texts(".failed td[data-label='Name given']"), ["shop_app"]);
+    assert!(page.texts(".coverage-line")[0].contains("was not watched for 5 min"));
+    assert_eq!(page.texts(".tiles b")[..3], ["4", "1", "1"]);
+
+    let scope = format!("{HOUR}&client_host=10.0.1.0%2F24&instance={}", server("db1").instance);
+    let page = service.get(&cookie, &format!("/report?{scope}")).await;
+    assert_eq!(page.texts(".report h2"), ["All accounts from 10.0.1.0/24 on db1 MariaDB 127.0.0.1:3306"]);
+    assert_eq!(page.texts(".access td[data-label=User]").len(), 2);
+
+    let file = service.get(&cookie, &format!("/report.csv?{HOUR}&user=shop_app")).await;
+    let mut reader = csv::Reader::from_reader(file.text.as_bytes());
+    let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    let parts: Vec<&str> = records.iter().map(|record| record.get(0).unwrap()).collect();
+    assert_eq!(parts, ["access", "access", "access", "failed_login", "not_watched", "statement"]);
+    assert_eq!(records[4].get(6), Some("2026-11-23T12:10:00.000000000Z"));
+    assert!(records[5].get(21).unwrap().contains("was not watched for 5 min"));
+
+    let nobody = service.get(&cookie, &format!("/report?{HOUR}&user=nobody")).await;
+    assert!(nobody.texts(".report .empty")[0].starts_with("Nobody that matches was seen"));
+    let wrong = service.get(&cookie, "/report?from=x").await;
+    assert_eq!(wrong.status, 400);
+}
