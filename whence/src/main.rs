@@ -1,1 +1,97 @@
-fn main() {}
+//! The one binary for people: starts everything on one machine, or each part on its own.
+
+mod collect;
+mod database;
+mod engine;
+mod ingest;
+mod migrate;
+mod people;
+mod up;
+mod web;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use whence_service::config::{self, ConfigError, EXIT_BAD_CONFIG};
+
+/// Records who reached a database, from where, when, with which command, for how long and with what result.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    /// TOML file with one table per subcommand; the environment and the flags win over it.
+    #[arg(long, global = true, env = "WHENCE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Check the configuration and end: exit status 0 when it can be used, 64 when not.
+    #[arg(long, global = true)]
+    check_config: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start everything on this machine and capture the database servers that run here.
+    Up(Box<up::Settings>),
+    /// Watch the database servers of this host and ship what they do to ingest.
+    Collect(Box<collect::Settings>),
+    /// Receive batches from collectors, check them and write them to ClickHouse.
+    Ingest(ingest::Settings),
+    /// Serve the pages and the API.
+    Web(web::Settings),
+    /// Bring the ClickHouse schema to this version.
+    Migrate(migrate::Settings),
+    /// Make people's accounts and API tokens.
+    #[command(subcommand)]
+    People(people::Action),
+    /// Run the embedded ClickHouse alone.
+    Engine(engine::Settings),
+    /// What the embedded ClickHouse runs in.
+    #[command(hide = true)]
+    EngineChild(engine::ChildSettings),
+}
+
+fn main() -> ExitCode {
+    let cli: Cli = match config::parse() {
+        Ok(cli) => cli,
+        Err(ConfigError::Arguments(error)) => {
+            // Help and version are no errors; if they cannot be printed there is no one to tell.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_BAD_CONFIG) } else { ExitCode::SUCCESS };
+        }
+        Err(error) => {
+            eprintln!("whence: {error}");
+            return ExitCode::from(EXIT_BAD_CONFIG);
+        }
+    };
+    if cli.check_config {
+        println!("the configuration can be used");
+        return ExitCode::SUCCESS;
+    }
+    if let Command::EngineChild(settings) = &cli.command {
+        return engine::child(settings);
+    }
+    whence_service::logs::init();
+    up::parent::follow();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("whence: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up(settings) => up::run(*settings).await,
+        Command::Collect(settings) => collect::run(*settings).await,
+        Command::Ingest(settings) => ingest::run(settings).await,
+        Command::Web(settings) => web::run(settings).await,
+        Command::Migrate(settings) => migrate::run(settings).await,
+        Command::People(action) => people::run(action).await,
+        Command::Engine(settings) => engine::run(settings).await,
+        Command::EngineChild(_) => Ok(()),
+    }
+}
