@@ -35,8 +35,10 @@ fn a_session_is_told_from_its_login_to_its_end() {
     let after = Timestamp::now();
     let events = watch.events(4);
 
-    use EventKind::{Command as Done, Connect, Disconnect};
-    assert_eq!(kinds(&events), [Connect, Done, Done, Disconnect]);
+    assert_eq!(
+        kinds(&events),
+        [EventKind::Connect, EventKind::Command, EventKind::Command, EventKind::Disconnect]
+    );
     for event in &events {
         assert_eq!(event.provider, Provider::Usdt);
         assert_eq!(event.session.connection_id, Some(7));
@@ -192,12 +194,20 @@ fn a_refused_login_is_told_apart_from_the_end_of_an_old_connection() {
     // Three that the collector has not seen before: one that it came too late for, and two refused.
     server.run("1\tdisconnect\t6");
     server.run("2\trefuse\t8\n2\trefuse\t9");
-    server.run("0\tdisconnect\t7\n2\tconnect\t10\tapp\tweb\n2\tdisconnect\t10");
+    server.run("0\tdisconnect\t7");
+    server.run("2\tconnect\t10\tapp\tweb\n2\tdisconnect\t10");
     let events = watch.events(7);
-    use EventKind::{Connect, ConnectFailed, Disconnect};
     assert_eq!(
         kinds(&events),
-        [Connect, Disconnect, ConnectFailed, ConnectFailed, Disconnect, Connect, Disconnect]
+        [
+            EventKind::Connect,
+            EventKind::Disconnect,
+            EventKind::ConnectFailed,
+            EventKind::ConnectFailed,
+            EventKind::Disconnect,
+            EventKind::Connect,
+            EventKind::Disconnect
+        ]
     );
     assert_eq!((&events[2].outcome, &events[2].principal.user), (&ERROR, &None));
     assert_eq!(events[2].session.connection_id, Some(8));
@@ -215,8 +225,10 @@ fn a_change_of_user_is_told_and_applies_from_then_on() {
          0\tdisconnect\t7",
     );
     let events = watch.events(4);
-    use EventKind::{ChangeUser, Command as Done, Connect, Disconnect};
-    assert_eq!(kinds(&events), [Connect, ChangeUser, Done, Disconnect]);
+    assert_eq!(
+        kinds(&events),
+        [EventKind::Connect, EventKind::ChangeUser, EventKind::Command, EventKind::Disconnect]
+    );
     let users: Vec<_> = events.iter().map(|event| event.principal.user.as_deref().unwrap()).collect();
     assert_eq!(users, ["app", "app", "admin", "admin"]);
     assert_eq!(events[1].command, Some(Command::CHANGE_USER));

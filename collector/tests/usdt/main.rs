@@ -1,6 +1,8 @@
 //! Static probes on the real kernel: a program that carries those of a MySQL built with DTrace performs a script, and the
 //! records that come out are compared with what it did.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at its first surprise")]
+
 mod account;
 mod events;
 mod notes;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
-use whence_collector::probe::Config;
+use whence_collector::probe::{Attachment, Config};
 use whence_model::Event;
 
 use crate::server::Server;
@@ -85,6 +85,7 @@ fn nothing_is_lost_while_no_collector_runs() {
     assert!(links(&pins.path()) > 0);
     drop(attachment);
     assert_eq!(links(&pins.path()), 0);
+    server.wait_until_unwatched();
     server.run(&command(7));
     assert_eq!(watch.rest(), []);
 }
@@ -108,7 +109,7 @@ fn probes_that_one_collector_left_on_two_binaries_are_taken_up_each() {
     let new = watch.attach(&third);
     assert!(!slots.contains(&new.slot()), "a slot in use is given to nobody else");
     let attachments = [watch.attach(&second), watch.attach(&first)];
-    assert!(attachments.iter().all(|attachment| attachment.taken_up()));
+    assert!(attachments.iter().all(Attachment::taken_up));
     assert_eq!(attachments.map(|attachment| attachment.slot()), [slots[1], slots[0]]);
     assert_eq!(texts(&watch.events(2)), ["SELECT 1", "SELECT 2"]);
 }

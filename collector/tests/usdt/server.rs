@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -29,8 +30,10 @@ impl Server {
     pub fn start() -> Self {
         let directory = TempDir::new().unwrap();
         let program = directory.path().join("usdt-server");
-        // Probes are on the file: a copy keeps the tests apart.
-        std::fs::copy(built(), &program).unwrap();
+        // Probes are on the file: a copy keeps the tests apart. Another program makes it, as a process that another test
+        // is just starting would hold it open for writing a moment longer, and it could not be run.
+        let copied = Command::new("cp").arg(built()).arg(&program).status().unwrap();
+        assert!(copied.success(), "cannot copy the program");
         let mut child = Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let input = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -67,14 +70,26 @@ impl Server {
         self.until("idle").iter().filter(|line| line.starts_with("did\t")).map(done).collect()
     }
 
-    /// How many tracers each probe counts.
-    pub fn semaphores(&mut self) -> Vec<(String, u32)> {
+    /// The probes that have a tracer; one at several locations counts each of them.
+    pub fn raised(&mut self) -> Vec<String> {
         writeln!(self.input, "semaphores").unwrap();
-        let counted = |line: &String| {
+        let raised = |line: &String| {
             let (name, count) = line.strip_prefix("semaphore\t")?.split_once('\t')?;
-            Some((name.to_owned(), count.parse().unwrap()))
+            (count != "0").then(|| name.to_owned())
         };
-        self.until("semaphores").iter().filter_map(counted).collect()
+        self.until("semaphores").iter().filter_map(raised).collect()
+    }
+
+    /// A process that another test is just starting holds what this one had open for a moment.
+    pub fn wait_until_unwatched(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let raised = self.raised();
+            if raised.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "still watched, by another collector? {raised:?}");
+        }
     }
 
     pub fn kill(&mut self) {
