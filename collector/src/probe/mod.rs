@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use aya::maps::{Map, MapData};
-use aya::programs::Program;
+use aya::programs::{Program, ProgramError, UProbe};
 use aya::{Ebpf, EbpfLoader};
 use whence_abi::layout::Layout;
 use whence_abi::record::{Counters, MAX_SQL_BYTES};
@@ -86,7 +86,7 @@ pub enum ProbeError {
     #[error("the kernel did not take the BPF object: {0}")]
     Load(#[from] aya::EbpfError),
     #[error("the kernel did not take the BPF program {program}: {source}")]
-    Program { program: &'static str, source: aya::programs::ProgramError },
+    Program { program: &'static str, source: ProgramError },
     #[error("the BPF object lacks {0}")]
     Incomplete(&'static str),
     #[error("the BPF map {map} cannot be used: {source}")]
@@ -107,6 +107,20 @@ pub enum ProbeError {
     Arguments { probe: String, source: SpecError },
     #[error("more binaries or probe locations than the tables hold")]
     TooMany,
+}
+
+/// Has the kernel verify and take `program`. The kernel gives up when the thread has something else to look at first, be
+/// it a signal or work of the kernel's own, and asks to be asked again.
+fn load(program: &mut UProbe) -> Result<(), ProgramError> {
+    const TRIES: usize = 10;
+    for _ in 1..TRIES {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == io::ErrorKind::WouldBlock => {
+            }
+            other => return other,
+        }
+    }
+    program.load()
 }
 
 /// The loaded programs and maps.
@@ -143,7 +157,7 @@ impl Probes {
             let Some(Program::UProbe(program)) = bpf.program_mut(name) else {
                 return Err(ProbeError::Incomplete(name));
             };
-            program.load().map_err(|source| ProbeError::Program { program: name, source })?;
+            load(program).map_err(|source| ProbeError::Program { program: name, source })?;
         }
         let Some(Map::RingBuf(ring)) = bpf.take_map("RING") else {
             return Err(ProbeError::Incomplete("RING"));
