@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -49,11 +50,14 @@ pub async fn around(State(web): State<SharedWeb>, mut request: Request, next: Ne
     let span = tracing::info_span!("request", id = %id, route);
     request.extensions_mut().insert(RequestId(id));
 
-    let mut response = if is_from_elsewhere(request.method(), request.headers()) {
+    let mut response = if is_from_elsewhere(request.method(), &uri, request.headers()) {
         Problem::CrossSite.into_response()
     } else {
         next.run(request).instrument(span.clone()).await
     };
+    if is_unexplained(&response) {
+        response = Problem::Malformed.into_response();
+    }
     if let Some(problem) = response.extensions_mut().remove::<Arc<Problem>>() {
         span.in_scope(|| problem.log());
         let allow = response.headers_mut().remove(header::ALLOW);
@@ -66,6 +70,14 @@ pub async fn around(State(web): State<SharedWeb>, mut request: Request, next: Ne
     web.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
     finish(&mut response, id);
     response
+}
+
+/// Whether axum itself refused the request: a form or a path that it cannot read.
+fn is_unexplained(response: &Response) -> bool {
+    response.status().is_client_error() && response.extensions().get::<Arc<Problem>>().is_none() && {
+        let content_type = response.headers().get(header::CONTENT_TYPE);
+        content_type.is_none_or(|content_type| content_type.as_bytes().starts_with(b"text/plain"))
+    }
 }
 
 fn finish(response: &mut Response, id: Uuid) {
@@ -116,7 +128,7 @@ fn as_page(problem: &Problem, id: Uuid, uri: &Uri) -> Response {
         return Redirect::to(&format!("/sign-in?{next}")).into_response();
     }
     let (status, _, title) = problem.facts();
-    let page = page::ProblemPage::new(title, problem.to_string(), status.as_u16(), id);
+    let page = page::ProblemPage::new(title, &problem.to_string(), status.as_u16(), id);
     let mut response = (status, page).into_response();
     problem.add_headers(&mut response);
     response
@@ -124,7 +136,7 @@ fn as_page(problem: &Problem, id: Uuid, uri: &Uri) -> Response {
 
 /// Whether a browser sends a change from a page that is not ours. Browsers tell by `Sec-Fetch-Site`, older ones by
 /// `Origin`; what sends neither is no browser, and brings no cookie that it did not want to bring.
-fn is_from_elsewhere(method: &Method, headers: &HeaderMap) -> bool {
+fn is_from_elsewhere(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
     if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return false;
     }
@@ -136,7 +148,9 @@ fn is_from_elsewhere(method: &Method, headers: &HeaderMap) -> bool {
         return false;
     };
     let authority = origin.split_once("://").map(|(_, authority)| authority);
-    authority.is_none() || authority != text(&header::HOST)
+    // HTTP/2 has no Host.
+    let ours = text(&header::HOST).or_else(|| uri.authority().map(Authority::as_str));
+    authority.is_none() || authority != ours
 }
 
 #[cfg(test)]
@@ -149,7 +163,7 @@ mod tests {
             let headers = headers
                 .iter()
                 .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-            is_from_elsewhere(&method, &headers.collect())
+            is_from_elsewhere(&method, &Uri::from_static("/"), &headers.collect())
         };
         let host = ("host", "audit.example:8088");
         assert!(!elsewhere(Method::POST, &[host, ("sec-fetch-site", "same-origin")]));

@@ -1,4 +1,4 @@
-//! The description of the API in OpenAPI 3.1, made from the lists that the API itself uses.
+//! The description of the API as `OpenAPI` 3.1, made from the lists that the API itself uses.
 
 use serde_json::{Map, Value, json};
 use whence_model::{Command, EventKind, StatementClass};

@@ -21,6 +21,8 @@ pub enum Problem {
     NoSuchEvent { id: String },
     #[error("this address does not take this method")]
     MethodNotAllowed,
+    #[error("the address or the form cannot be read; use the form on the page itself")]
+    Malformed,
     #[error("{}", list(.0))]
     Invalid(Vec<FieldProblem>),
     // The person
@@ -67,6 +69,7 @@ impl Problem {
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "Not found"),
             Self::NoSuchEvent { .. } => (StatusCode::NOT_FOUND, "no_such_event", "No such event"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Not this way"),
+            Self::Malformed => (StatusCode::BAD_REQUEST, "malformed", "That cannot be read"),
             Self::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_query", "That cannot be asked"),
             Self::SignInNeeded => (StatusCode::UNAUTHORIZED, "sign_in_needed", "Sign in first"),
             Self::TokenNeeded => (StatusCode::UNAUTHORIZED, "token_needed", "A token is needed"),

@@ -38,12 +38,10 @@ pub async fn serve(
         web.exporting.wait().await;
         server.await
     });
-    match drained.await {
-        Ok(ended) => Ok(ended.context("the server failed")??),
-        Err(_) => {
-            // A browser may keep its connection open for long; there is nothing to lose in that.
-            abort.abort();
-            Ok(())
-        }
+    if let Ok(ended) = drained.await {
+        return Ok(ended.context("the server failed")??);
     }
+    // A browser may keep its connection open for long; there is nothing to lose in that.
+    abort.abort();
+    Ok(())
 }

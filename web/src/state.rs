@@ -1,6 +1,7 @@
 //! What the handlers share.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use prometheus_client::registry::Registry;
 use tokio::sync::{Mutex, Semaphore};
@@ -28,8 +29,12 @@ pub struct Web {
     pub exporting: TaskTracker,
     pub export_permits: Arc<Semaphore>,
     pub hashers: Semaphore,
-    pub sign_in_lanes: Vec<Mutex<()>>,
+    pub sign_in_lanes: Vec<Mutex<Lane>>,
 }
+
+/// The sign-ins that come one after another, and the last of them that was turned away and written down: by which
+/// name, from where, when.
+pub type Lane = Option<(String, String, Instant)>;
 
 pub type SharedWeb = Arc<Web>;
 

@@ -37,35 +37,18 @@ pub fn state(coverage: &[InstanceCoverage], window: Window) -> Statement {
         return Statement { complete: false, sentences, lost_events };
     }
     let mut sentences = Vec::new();
-    let unwatched: Vec<&InstanceCoverage> =
-        coverage.iter().filter(|server| !server.unwatched.is_empty()).collect();
-    for server in unwatched.iter().take(MAX_NAMED) {
+    let unwatched = coverage.iter().filter(|server| !server.unwatched.is_empty()).map(|server| {
         let spans = server.unwatched.len();
         let in_spans = if spans == 1 { String::new() } else { format!(" in {spans} spans") };
         let length = text::long_duration(length_seconds(&server.unwatched));
-        sentences.push(format!("{} was not watched for {length}{in_spans}.", label(server)));
-    }
-    if let Some(more) = unwatched.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
-        sentences.push(format!(
-            "Nor were parts of it on {}.",
-            text::counted(more as u64, "other server", "other servers")
-        ));
-    }
-    let unknown: Vec<&InstanceCoverage> =
-        coverage.iter().filter(|server| server.first_known > window.from).collect();
-    for server in unknown.iter().take(MAX_NAMED) {
-        let since = text::second(server.first_known);
-        sentences.push(format!(
-            "Nothing is known of {} before {since} UTC, when it was first seen.",
-            label(server)
-        ));
-    }
-    if let Some(more) = unknown.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
-        sentences.push(format!(
-            "{} later in the window.",
-            text::counted(more as u64, "server more was first seen", "servers more were first seen")
-        ));
-    }
+        format!("{} for {length}{in_spans}", label(server))
+    });
+    sentences.extend(listed("Not watched:", unwatched.collect()));
+    let unknown = coverage
+        .iter()
+        .filter(|server| server.first_known > window.from)
+        .map(|server| format!("{} before {}", label(server), text::second(server.first_known)));
+    sentences.extend(listed("Nothing is known of", unknown.collect()));
     if lost_events > 0 {
         let lost = text::counted(lost_events, "event was lost", "events were lost");
         sentences.push(format!("{lost} ({}).", reasons(coverage)));
@@ -78,6 +61,16 @@ pub fn state(coverage: &[InstanceCoverage], window: Window) -> Statement {
         sentences.push("No event was lost in the parts that were watched.".into());
     }
     Statement { complete, sentences, lost_events }
+}
+
+/// A sentence that lists these, the first of them by name; none when there are none.
+fn listed(what: &str, mut items: Vec<String>) -> Option<String> {
+    let more = items.len().saturating_sub(MAX_NAMED);
+    items.truncate(MAX_NAMED);
+    if more > 0 {
+        items.push(format!("and {}", text::counted(more as u64, "server more", "servers more")));
+    }
+    (!items.is_empty()).then(|| format!("{what} {}.", items.join(", ")))
 }
 
 /// `db1 MariaDB 127.0.0.1:3306`, of what is known.
@@ -103,14 +96,18 @@ pub fn length_seconds(spans: &[Span]) -> u64 {
     u64::try_from(ns / 1_000_000_000).unwrap_or_default()
 }
 
-/// The lost events by reason, `5 ring full, 2 spool full`.
+/// Why events were lost: `ring full`, or `5 ring full, 2 spool full`.
 fn reasons(coverage: &[InstanceCoverage]) -> String {
     let mut sums = std::collections::BTreeMap::<&str, u64>::new();
     for (reason, events) in coverage.iter().flat_map(|server| &server.lost) {
         *sums.entry(reason).or_default() += events;
     }
-    let reasons = sums.iter().filter(|(_, events)| **events > 0);
-    let reasons = reasons.map(|(reason, events)| format!("{} {}", text::count(*events), text::words(reason)));
+    let reasons: Vec<_> = sums.into_iter().filter(|(_, events)| *events > 0).collect();
+    if let [(reason, _)] = reasons.as_slice() {
+        return text::words(reason);
+    }
+    let reasons =
+        reasons.iter().map(|(reason, events)| format!("{} {}", text::count(*events), text::words(reason)));
     reasons.collect::<Vec<_>>().join(", ")
 }
 
@@ -213,9 +210,9 @@ mod tests {
         assert!(!statement.complete);
         assert_eq!(statement.lost_events, 1500);
         let expected = [
-            "db1 MariaDB 127.0.0.1:3306 was not watched for 1 min 2 s.",
-            "Nothing is known of db2 MariaDB 127.0.0.1:3306 before 1970-01-01 00:00:01 UTC, when it was first seen.",
-            "1,500 events were lost (1,500 ring full).",
+            "Not watched: db1 MariaDB 127.0.0.1:3306 for 1 min 2 s.",
+            "Nothing is known of db2 MariaDB 127.0.0.1:3306 before 1970-01-01 00:00:01.",
+            "1,500 events were lost (ring full).",
         ];
         assert_eq!(statement.sentences, expected);
         assert!(!state(&[], WINDOW).complete);

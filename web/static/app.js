@@ -14,6 +14,11 @@ for (const button of document.querySelectorAll("[data-print]")) {
   button.addEventListener("click", () => window.print());
 }
 
+// Paper has nothing to click on.
+window.addEventListener("beforeprint", () => {
+  for (const details of document.querySelectorAll(".report details")) details.open = true;
+});
+
 const live = document.getElementById("live");
 if (live) {
   const PAUSE_MS = 1000;

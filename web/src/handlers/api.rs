@@ -26,7 +26,7 @@ pub async fn openapi() -> Json<Value> {
 }
 
 #[derive(Serialize)]
-struct Events<'a> {
+struct EventsBody<'a> {
     from: Timestamp,
     to: Timestamp,
     events: Vec<EventView<'a>>,
@@ -65,7 +65,7 @@ pub async fn events(visitor: Visitor, RawQuery(raw): RawQuery) -> Result<Json<Va
         Ok(((page, statement::meant(coverage, filter)), rows))
     };
     let (page, coverage) = visitor.read(Action::ApiSearch, &query.to_string(), work).await?;
-    answer(&Events {
+    answer(&EventsBody {
         from: filter.window.from,
         to: filter.window.to,
         events: page.rows.iter().map(EventView).collect(),

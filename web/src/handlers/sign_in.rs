@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use axum::Form;
 use axum::extract::{RawQuery, State};
@@ -18,6 +19,9 @@ use crate::problem::Problem;
 use crate::query::Query;
 use crate::state::{SharedWeb, Web};
 use crate::visitor::{self, COOKIE, Visitor};
+
+/// Attempts that are turned away unseen cost nothing; so many of them must not flood the audit of reads.
+const DENIAL_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize)]
 pub struct Credentials {
@@ -41,12 +45,18 @@ pub async fn sign_in(
 ) -> Result<Response, Problem> {
     let name = Asker::kept_name(credentials.name.trim());
     let asker = visitor::asker(&parts, name.clone());
-    let _turn = web.sign_in_lanes[lane(&web, &asker)].lock().await;
+    let mut lane = web.sign_in_lanes[lane_of(&web, &asker)].lock().await;
     let window_ns = i64::try_from(web.config.sign_in_window.as_nanos()).unwrap_or(i64::MAX);
     let since = Timestamp::now().plus_ns(-window_ns);
     if web.store.failed_sign_ins(&name, &asker.address, since).await? >= web.config.sign_in_attempts {
         web.metrics.sign_ins_failed.inc();
-        record(&web, &asker, Action::SignInFailed, Ending::Denied).await?;
+        let is_repeated = lane.as_ref().is_some_and(|(name, address, at)| {
+            *name == asker.person && *address == asker.address && at.elapsed() < DENIAL_EVERY
+        });
+        if !is_repeated {
+            record(&web, &asker, Action::SignInFailed, Ending::Denied).await?;
+            *lane = Some((asker.person.clone(), asker.address.clone(), Instant::now()));
+        }
         let minutes = web.config.sign_in_window.as_secs().div_ceil(60);
         return Ok(refused(&credentials.next, &name, &Problem::Throttled { minutes }));
     }
@@ -89,7 +99,7 @@ async fn record(web: &Web, asker: &Asker, action: Action, ending: Ending) -> Res
 }
 
 /// Sign-ins in the same lane come one after another.
-fn lane(web: &Web, asker: &Asker) -> usize {
+fn lane_of(web: &Web, asker: &Asker) -> usize {
     static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
     let hash = STATE.hash_one((&asker.person, &asker.address));

@@ -161,7 +161,7 @@ impl Server {
                 .collect(),
             history: format!(
                 "/history?{}",
-                Query::default().with("instance", coverage.instance).over(window)
+                Query::default().with("instance", coverage.instance.to_string()).over(window)
             ),
         }
     }

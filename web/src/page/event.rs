@@ -151,17 +151,17 @@ fn groups(row: &EventRow) -> Vec<Group> {
 
 fn links(row: &EventRow) -> Vec<Link> {
     let around = |ns: i64| {
-        let query = Query::default().with("from", row.started_at.plus_ns(-ns));
-        query.with("to", row.started_at.plus_ns(ns))
+        let query = Query::default().with("from", row.started_at.plus_ns(-ns).to_string());
+        query.with("to", row.started_at.plus_ns(ns).to_string())
     };
     let mut links = Vec::new();
     let mut add = |label: &str, query: Query| {
         links.push(Link { href: format!("/history?{query}"), label: label.into(), current: false });
     };
     if let Some(connection) = row.connection_id {
-        let session = around(SESSION_NS).with("instance", row.instance_id);
-        let session = session.with("server_started_at", row.server_started_at);
-        add("Same session", session.with("connection_id", connection));
+        let session = around(SESSION_NS).with("instance", row.instance_id.to_string());
+        let session = session.with("server_started_at", row.server_started_at.to_string());
+        add("Same session", session.with("connection_id", connection.to_string()));
     }
     if let Some(user) = results::user_value(row) {
         add("Same user, an hour around", around(HOUR_NS).with("user", user));
@@ -169,7 +169,10 @@ fn links(row: &EventRow) -> Vec<Link> {
     if let Some(client) = results::client(row).value {
         add("Same client host, an hour around", around(HOUR_NS).with("client_host", client));
     }
-    add("Everything on this server, a minute around", around(HOUR_NS / 60).with("instance", row.instance_id));
+    add(
+        "Everything on this server, a minute around",
+        around(HOUR_NS / 60).with("instance", row.instance_id.to_string()),
+    );
     links
 }
 

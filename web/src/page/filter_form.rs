@@ -79,7 +79,7 @@ pub fn presets(action: &str, query: &Query) -> Vec<Link> {
         from => from,
     };
     let preset = |(value, label): &(&str, &str)| {
-        let query = query.without(&["from", "to", "cursor"]).with("from", value);
+        let query = query.without(&["from", "to", "cursor"]).with("from", *value);
         Link {
             href: format!("{action}?{query}"),
             label: (*label).into(),

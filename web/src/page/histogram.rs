@@ -13,6 +13,8 @@ const LEAST_HEIGHT: u64 = 18;
 
 /// What the template draws.
 pub struct Histogram {
+    /// How dark one shade is, in hundredths: the more servers there are, the less one of them counts.
+    pub shade_percent: usize,
     pub width: u64,
     pub height: u64,
     pub bars: Vec<Bar>,
@@ -55,6 +57,7 @@ impl Histogram {
             height: HEIGHT,
             bars: (0..).zip(buckets).map(bar).collect(),
             shades: shades(coverage, window, width),
+            shade_percent: (100 / coverage.len().max(1)).max(45),
             marks: [window.from, middle, window.to].map(text::second).to_vec(),
             most: text::count(most),
         }

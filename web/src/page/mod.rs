@@ -62,6 +62,9 @@ pub struct Shell {
     pub active: &'static str,
     /// Who is signed in.
     pub person: Option<Person>,
+    pub style: String,
+    pub script: String,
+    pub icon: String,
 }
 
 pub struct Person {
@@ -79,16 +82,18 @@ impl Shell {
             may_report: visitor.role >= Role::Auditor,
             may_see_people: visitor.role >= Role::Admin,
         };
-        Self { title: title.into(), active, person: Some(person) }
+        Self { active, person: Some(person), ..Self::bare(title) }
     }
 
     fn bare(title: &str) -> Self {
-        Self { title: title.into(), active: "", person: None }
-    }
-
-    /// The address of an asset.
-    pub fn asset(&self, name: &str) -> String {
-        assets::url(name)
+        Self {
+            title: title.into(),
+            active: "",
+            person: None,
+            style: assets::url("style.css"),
+            script: assets::url("app.js"),
+            icon: assets::url("icon.svg"),
+        }
     }
 }
 
@@ -137,7 +142,7 @@ pub struct ProblemPage {
 }
 
 impl ProblemPage {
-    pub fn new(title: &str, message: String, status: u16, request_id: Uuid) -> Self {
+    pub fn new(title: &str, message: &str, status: u16, request_id: Uuid) -> Self {
         let mut characters = message.chars();
         let first: String = characters.next().map(|c| c.to_uppercase().collect()).unwrap_or_default();
         let message = format!("{first}{}.", characters.as_str());

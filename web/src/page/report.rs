@@ -170,7 +170,7 @@ impl Access {
             ("unknown", row.unknown),
         ];
         let classes = classes.iter().filter(|(_, events)| *events > 0);
-        let mut history = query.over(filter.window).with("instance", row.instance_id);
+        let mut history = query.over(filter.window).with("instance", row.instance_id.to_string());
         if let Some(user) = &row.user {
             history = history.with("user", if user.is_empty() { "''" } else { user });
         }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use askama::Template;
-use whence_store::read::{Bucket, InstanceCoverage, Page, Window};
+use whence_store::read::{Bucket, ClientFilter, InstanceCoverage, Page, Window};
 use whence_store::row::EventRow;
 
 use super::CoverageLine;
@@ -77,8 +77,10 @@ impl Results {
         let lost = sum(|bucket| bucket.gap);
         let events = sum(|bucket| bucket.ok).saturating_add(failed);
         // The window is fixed, so that no event is missed while pages are turned.
-        let older =
-            found.page.next.map(|next| format!("/history?{}", query.over(window).with("cursor", next)));
+        let older = found
+            .page
+            .next
+            .map(|next| format!("/history?{}", query.over(window).with("cursor", next.to_string())));
         let is_later_page = !query.first("cursor").is_empty();
         let narrowing = ["command", "class", "kind", "result", "text", "connection_id", "server_started_at"];
         let scope = plain.without(&narrowing);
@@ -123,7 +125,7 @@ impl Row {
             class: row.statement_class.as_deref().map(text::words).unwrap_or_default(),
             user: user(row),
             user_href: search_for("user", user_value(row)),
-            client_href: search_for("client_host", client.value),
+            client_href: client.href(),
             client_detail: client.detail,
             client: client.shown,
             server: text::visible(&row.host).into_owned(),
@@ -163,6 +165,14 @@ pub struct Client {
     pub value: Option<String>,
 }
 
+impl Client {
+    /// Where its events are; nowhere when its name cannot be asked for.
+    fn href(&self) -> String {
+        let askable = self.value.clone().filter(|value| ClientFilter::parse(value).is_ok());
+        askable.map(|value| search_for("client_host", Some(value))).unwrap_or_default()
+    }
+}
+
 pub fn client(row: &EventRow) -> Client {
     named_client(row.client_host.as_deref(), row.client_ip, row.client_port)
 }
@@ -182,7 +192,7 @@ pub fn named_client(host: Option<&str>, ip: Option<Ipv6Addr>, port: Option<u16>)
     Client { shown: value.as_deref().map(|value| text::visible(value).into_owned()), detail, value }
 }
 
-fn search_for(name: &str, value: Option<impl ToString>) -> String {
+fn search_for(name: &str, value: Option<impl Into<String>>) -> String {
     let query = Query::default();
     let query = value.map(|value| query.with(name, value)).unwrap_or_default();
     format!("/history?{query}")

@@ -65,15 +65,15 @@ impl Query {
     }
 
     /// The same with `name` set to `value` only.
-    pub fn with(&self, name: &str, value: impl ToString) -> Self {
+    pub fn with(&self, name: &str, value: impl Into<String>) -> Self {
         let mut query = self.without(&[name]);
-        query.pairs.push((name.into(), value.to_string()));
+        query.pairs.push((name.into(), value.into()));
         query
     }
 
     /// The same over exactly this window.
     pub fn over(&self, window: Window) -> Self {
-        self.without(&["cursor"]).with("from", window.from).with("to", window.to)
+        self.without(&["cursor"]).with("from", window.from.to_string()).with("to", window.to.to_string())
     }
 
     /// Names that are not among `known`, and values that are too many or too long.

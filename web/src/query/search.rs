@@ -133,7 +133,6 @@ fn shown(text: &str) -> String {
     format!("{:?}", text.chars().take(64).collect::<String>())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn described(error: impl std::error::Error) -> String {
     error.to_string()
 }

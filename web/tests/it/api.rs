@@ -117,7 +117,7 @@ async fn errors_have_a_code_a_message_and_the_request_id() {
 #[tokio::test]
 async fn the_document_describes_what_is_answered() {
     let event = query(1, "SELECT 1");
-    let service = Service::new("web_openapi", &[event.clone()], &[watched("db1", 0, 3600)]).await;
+    let service = Service::new("web_openapi", std::slice::from_ref(&event), &[watched("db1", 0, 3600)]).await;
     let document = service.call(Method::GET, "/api/openapi.json", &[]).await.json();
     assert_eq!(document["openapi"], "3.1.0");
     let paths = document["paths"].as_object().unwrap();

@@ -81,7 +81,7 @@ async fn what_was_not_watched_and_lost_is_on_the_page() {
     let cookie = service.sign_in("viewer").await;
     let page = service.get(&cookie, &format!("/history?{HOUR}")).await;
     let line = &page.texts("#coverage-line")[0];
-    assert!(line.contains("db1 MariaDB 127.0.0.1:3306 was not watched for 10 min."), "{line}");
+    assert!(line.contains("Not watched: db1 MariaDB 127.0.0.1:3306 for 10 min."), "{line}");
     assert!(page.attribute("#coverage-line a", "href").unwrap().starts_with("/coverage?from=2026-11-23"));
     assert_eq!(page.texts(".histogram svg .shade").len(), 1);
     assert_eq!(page.texts(".figures .tag"), ["7 lost"]);
@@ -130,7 +130,7 @@ async fn an_event_is_shown_with_all_its_fields() {
     let text = format!("SELECT '{}'\n  FROM staff", "x".repeat(1000));
     cut.statement.as_mut().unwrap().sql =
         Some(Text { text: text.clone(), original_bytes: 1_000_000, truncated: true });
-    let service = Service::new("web_event", &[cut.clone()], &[]).await;
+    let service = Service::new("web_event", std::slice::from_ref(&cut), &[]).await;
     let cookie = service.sign_in("viewer").await;
     let list = service.get(&cookie, &format!("/history?{HOUR}")).await;
     let address = list.attribute("td.time a", "href").unwrap();

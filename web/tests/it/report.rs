@@ -25,7 +25,7 @@ async fn a_report_says_who_came_from_where_and_what_was_not_watched() {
     assert_eq!(page.texts(".access td[data-label=Last]")[0], "2026-11-23 12:00:02");
     assert_eq!(page.texts(".access td[data-label=Statements]")[0], "2 read");
     assert_eq!(page.texts(".failed td[data-label='Name given']"), ["shop_app"]);
-    assert!(page.texts(".coverage-line")[0].contains("was not watched for 5 min"));
+    assert!(page.texts(".coverage-line")[0].contains("Not watched: db1 MariaDB 127.0.0.1:3306 for 5 min"));
     assert_eq!(page.texts(".tiles b")[..3], ["4", "1", "1"]);
 
     let scope = format!("{HOUR}&client_host=10.0.1.0%2F24&instance={}", server("db1").instance);
@@ -39,7 +39,7 @@ async fn a_report_says_who_came_from_where_and_what_was_not_watched() {
     let parts: Vec<&str> = records.iter().map(|record| record.get(0).unwrap()).collect();
     assert_eq!(parts, ["access", "access", "access", "failed_login", "not_watched", "statement"]);
     assert_eq!(records[4].get(6), Some("2026-11-23T12:10:00.000000000Z"));
-    assert!(records[5].get(21).unwrap().contains("was not watched for 5 min"));
+    assert!(records[5].get(21).unwrap().contains("Not watched: db1 MariaDB 127.0.0.1:3306 for 5 min"));
 
     let nobody = service.get(&cookie, &format!("/report?{HOUR}&user=nobody")).await;
     assert!(nobody.texts(".report .empty")[0].starts_with("Nobody that matches was seen"));

@@ -59,7 +59,7 @@ async fn a_credential_is_found_by_its_hash_only() {
     store.put_credential(&token).await.unwrap();
     assert_eq!(store.credential(token.secret_hash).await.unwrap(), Some(token.clone()));
     assert_eq!(store.credential([0; 32]).await.unwrap(), None);
-    assert_eq!(store.api_tokens().await.unwrap(), [token.clone()]);
+    assert_eq!(store.api_tokens().await.unwrap(), std::slice::from_ref(&token));
     let revoked = CredentialRow { revoked: true, changed_at: NOON.plus_ns(1), ..token.clone() };
     store.put_credential(&revoked).await.unwrap();
     assert_eq!(store.credential(token.secret_hash).await.unwrap(), Some(revoked));
