@@ -87,6 +87,8 @@ pub struct Capture {
     watches: HashMap<BinaryId, Watch>,
     /// Processes that had ended before anyone looked at them.
     gone: Vec<ProcessId>,
+    /// Whether all that ran at the start has been looked at. Before that the status would be half of it.
+    looked_once: bool,
     /// End of the last record that was decoded.
     position: u64,
     span_until: Instant,
@@ -105,6 +107,7 @@ impl Capture {
             ring_tag: ring_tag(&parts.ring),
             watches: HashMap::new(),
             gone: Vec::new(),
+            looked_once: false,
             position: 0,
             span_until: Instant::now() + SPAN,
             losses_until: Instant::now() + LOOK_FOR_LOSSES,
@@ -129,6 +132,7 @@ impl Capture {
             }
         }
         self.look_at_former();
+        self.looked_once = true;
         self.write_status();
         while !shutdown.is_cancelled() {
             let findings: Vec<Finding> = self.parts.findings.try_iter().collect();
@@ -516,6 +520,9 @@ impl Capture {
     }
 
     fn write_status(&self) {
+        if !self.looked_once {
+            return;
+        }
         let servers = self.parts.accounts.servers();
         self.parts.metrics.set_servers(servers.iter().map(|(_, state, _)| *state));
         let servers = servers.into_iter().map(|(server, state, detail)| ServerStatus {

@@ -6,6 +6,14 @@ use whence_e2e::{Api, Whence, whence};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_root_it_says_what_is_missing_and_runs_the_rest() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let null = std::fs::metadata("/dev/null").unwrap().permissions().mode();
+    assert_eq!(
+        null & 0o666,
+        0o666,
+        "on this machine nobody but root can use /dev/null; mend it with chmod 666"
+    );
     let data = tempfile::tempdir().unwrap();
     let owned = Command::new("chown").args(["nobody"]).arg(data.path()).status().unwrap();
     assert!(owned.success(), "this test must run as root, to run Whence as somebody else");
