@@ -47,6 +47,9 @@ pub async fn enroll(
         problem: format!("must be a JSON object with collector_id, public_key and host: {error}"),
     })?;
     let (id, public_key, host) = request.check()?;
+    // One after the other: of two keys for one id, the second is refused. Two services may welcome both at once; then
+    // the store still holds to one, and what the other signs is refused.
+    let _turn = ingest.enrolling.lock().await;
     let enrolment = match ingest.config.store.enroll_collector(id, &host, public_key).await {
         Ok(enrolment) => enrolment,
         Err(StoreError::Rejected { reason }) => return Err(Refusal::EnrolmentRefused { reason }),

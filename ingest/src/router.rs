@@ -32,6 +32,7 @@ pub struct Ingest {
     pub config: IngestConfig,
     pub keys: Keys,
     pub lanes: Mutex<HashMap<CollectorId, Arc<tokio::sync::Mutex<Lane>>>>,
+    pub enrolling: tokio::sync::Mutex<()>,
     pub metrics: Metrics,
     pub registry: Registry,
     pub readiness: Readiness,
@@ -104,6 +105,7 @@ pub fn router_until(config: IngestConfig, stopping: CancellationToken) -> Router
     let ingest = Arc::new(Ingest {
         keys: Keys::new(config.key_lifetime),
         lanes: Mutex::default(),
+        enrolling: tokio::sync::Mutex::default(),
         registry: metrics.registry(),
         metrics,
         readiness: Readiness::default(),

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use serde_json::json;
 
-use crate::sender::{Collector, TOKEN, config, enrolled, enrolment, hex, refusal, send};
+use crate::sender::{Collector, TOKEN, config, enrolled, enrolment, hex, post, refusal, send};
 
 #[tokio::test]
 async fn a_collector_enrols_with_the_token_and_keeps_its_key() {
@@ -67,15 +67,29 @@ async fn what_a_collector_says_of_itself_is_checked() {
 }
 
 #[tokio::test]
-async fn two_keys_at_once_leave_one() {
-    let (database, router, collector) = enrolled("two_keys").await;
+async fn of_two_keys_at_once_one_counts() {
+    let (database, router, _) = enrolled("two_keys").await;
     let other = whence_ingest::router(config(&database));
-    let id = Collector::new().id;
-    let first = Collector { id, ..Collector::new() };
-    let second = Collector { id, ..collector };
-    let answers =
-        futures::join!(send(&router, first.enrolment(TOKEN)), send(&other, second.enrolment(TOKEN)));
-    let known = database.store.collector(id).await.unwrap().unwrap();
-    let refused = if known.public_key == first.key.public().to_bytes() { answers.1 } else { answers.0 };
-    assert_eq!(refused.0, StatusCode::CONFLICT);
+    for second_router in [&router, &other] {
+        let id = Collector::new().id;
+        let [mut first, mut second] = [(); 2].map(|()| Collector { id, ..Collector::new() });
+        let (_, at_second) = futures::join!(
+            send(&router, first.enrolment(TOKEN)),
+            send(second_router, second.enrolment(TOKEN))
+        );
+        let known = database.store.collector(id).await.unwrap().unwrap();
+        let (winner, loser) = if known.public_key == first.key.public().to_bytes() {
+            (&mut first, &mut second)
+        } else {
+            (&mut second, &mut first)
+        };
+        if std::ptr::eq(second_router, &raw const router) {
+            assert_eq!(at_second.0, StatusCode::CONFLICT, "{}", at_second.1);
+        }
+        // Two services may have welcomed both; only one can send.
+        assert_eq!(send(&router, post(&winner.batch(1))).await.0, StatusCode::OK);
+        let refused = refusal(&router, post(&loser.batch(1))).await;
+        assert_eq!(refused, (401, "wrong_signature".into()));
+        assert_eq!(refusal(&router, loser.enrolment(TOKEN)).await, (409, "enrolment_refused".into()));
+    }
 }
