@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use axum::Json;
 use axum::extract::{Path, RawQuery};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 use whence_model::Timestamp;
@@ -51,7 +53,7 @@ impl<'a> CoverageBody<'a> {
     }
 }
 
-pub async fn events(visitor: Visitor, RawQuery(raw): RawQuery) -> Result<Json<Value>, Problem> {
+pub async fn events(visitor: Visitor, RawQuery(raw): RawQuery) -> Result<Response, Problem> {
     let query = Query::parse(raw.as_deref());
     let search = Search::page(&query, Timestamp::now(), DEFAULT_LIMIT)?;
     let store = &visitor.web.store;
@@ -74,7 +76,7 @@ pub async fn events(visitor: Visitor, RawQuery(raw): RawQuery) -> Result<Json<Va
     })
 }
 
-pub async fn event(visitor: Visitor, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+pub async fn event(visitor: Visitor, Path(id): Path<String>) -> Result<Response, Problem> {
     let row: EventRow = super::event::read(&visitor, Action::ApiEvent, &id).await?;
     answer(&EventView(&row))
 }
@@ -203,8 +205,10 @@ pub async fn instances(visitor: Visitor, RawQuery(raw): RawQuery) -> Result<Json
     Ok(Json(json!({ "instances": instances.collect::<Vec<Value>>() })))
 }
 
-fn answer(body: &impl Serialize) -> Result<Json<Value>, Problem> {
-    Ok(Json(json_of(body)?))
+/// `body` with its fields in their order.
+fn answer(body: &impl Serialize) -> Result<Response, Problem> {
+    let json = serde_json::to_vec(body).map_err(|error| Problem::Internal(error.into()))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
 fn json_of(body: &impl Serialize) -> Result<Value, Problem> {

@@ -33,6 +33,10 @@ async fn events_are_paged_with_the_fields_of_the_design() {
     assert_eq!(seen, [7, 6, 5, 4, 3, 2, 1]);
 
     let id = query(8, "").id();
+    let text = service.get_with_token("viewer", &format!("/api/v1/events/{id}")).await.text;
+    let places: Vec<usize> =
+        FIELD_NAMES.iter().map(|name| text.find(&format!("\"{name}\":")).unwrap()).collect();
+    assert!(places.is_sorted(), "the fields are in another order than that of the exports");
     let event = service.get_with_token("viewer", &format!("/api/v1/events/{id}")).await.json();
     assert_eq!((event["user"].as_str(), event["sql_text"].as_str()), (Some("other"), Some("SELECT 2")));
     assert_eq!(event["started_at"], "2026-11-23T12:00:08.000000000Z");
