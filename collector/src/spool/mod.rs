@@ -29,6 +29,7 @@ mod record;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -123,7 +124,9 @@ impl Spool {
     /// Opens or makes the spool in `directory`, which may hold `limit_bytes` of waiting batches.
     pub fn open(directory: &Path, limit_bytes: u64) -> Result<(Self, Recovery), SpoolError> {
         let quarantine = directory.join(QUARANTINE);
-        fs::create_dir_all(&quarantine).map_err(file_error(&quarantine))?;
+        // What is in it was said to a database, by name.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&quarantine);
+        made.map_err(file_error(&quarantine))?;
         let lock_path = directory.join("lock");
         let lock = File::create(&lock_path).map_err(file_error(&lock_path))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)

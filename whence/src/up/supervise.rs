@@ -18,8 +18,8 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 /// A child that ran this long is not counted as failing at its start.
 const SETTLED: Duration = Duration::from_secs(10);
-/// How long a child may drain before it is killed.
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a child may drain before it is killed. Taking off many probes takes the kernel tens of seconds on a busy host.
+const STOP_DEADLINE: Duration = Duration::from_mins(1);
 /// A log of this size is put aside when its part starts; one older is kept.
 const LOG_BYTES: u64 = 16 << 20;
 
