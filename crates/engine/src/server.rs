@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
-use nix::pty::openpty;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rand::RngCore;
@@ -190,6 +191,18 @@ struct Process {
     log: PathBuf,
 }
 
+/// A new terminal: our end and the child's. No child inherits our end, or the terminal would not hang up when we end.
+fn open_terminal() -> std::io::Result<(File, File)> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = posix_openpt(flags)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let mut options = File::options();
+    let slave =
+        options.read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(ptsname_r(&master)?)?;
+    Ok((File::from(OwnedFd::from(master)), slave))
+}
+
 /// A child and the terminal it reads from.
 struct Running {
     child: Child,
@@ -198,8 +211,7 @@ struct Running {
 
 impl Process {
     fn spawn(&self) -> Result<Running, EngineError> {
-        let terminal = openpty(None, None).map_err(|error| EngineError::Spawn(error.into()))?;
-        let (master, slave): (OwnedFd, OwnedFd) = (terminal.master, terminal.slave);
+        let (master, slave) = open_terminal().map_err(EngineError::Spawn)?;
         let mut log = File::options();
         let log = log.create(true).append(true).open(&self.log).map_err(file_error(&self.log))?;
         let (program, first_arguments) = self.options.child.split_first().ok_or_else(|| {
@@ -222,7 +234,7 @@ impl Process {
         if let (Some(path), Some(pid)) = (&self.options.pid_file, child.id()) {
             std::fs::write(path, format!("{pid}\n")).map_err(file_error(path))?;
         }
-        Ok(Running { child, terminal: File::from(master) })
+        Ok(Running { child, terminal: master })
     }
 
     async fn supervise(self, first: Running, stop: CancellationToken) {
