@@ -7,6 +7,7 @@ mod ingest;
 mod migrate;
 mod people;
 mod up;
+mod verify;
 mod web;
 
 use std::path::PathBuf;
@@ -44,6 +45,8 @@ enum Command {
     /// Make people's accounts and API tokens.
     #[command(subcommand)]
     People(people::Action),
+    /// Prove that nothing was changed in ClickHouse: exit status 0 when clean, 1 when not.
+    Verify(verify::Settings),
     /// Run the embedded ClickHouse alone.
     Engine(engine::Settings),
     /// What the embedded ClickHouse runs in.
@@ -68,10 +71,11 @@ fn main() -> ExitCode {
         println!("the configuration can be used");
         return ExitCode::SUCCESS;
     }
-    if let Command::EngineChild(settings) = &cli.command {
-        return engine::child(settings);
+    match &cli.command {
+        Command::EngineChild(settings) => return engine::child(settings),
+        Command::Verify(settings) => return verify::run(settings),
+        _ => whence_service::logs::init(),
     }
-    whence_service::logs::init();
     up::parent::follow();
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -92,6 +96,6 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Migrate(settings) => migrate::run(settings).await,
         Command::People(action) => people::run(action).await,
         Command::Engine(settings) => engine::run(settings).await,
-        Command::EngineChild(_) => Ok(()),
+        Command::EngineChild(_) | Command::Verify(_) => Ok(()),
     }
 }

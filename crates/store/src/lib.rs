@@ -10,6 +10,7 @@ mod migrate;
 mod people;
 pub mod read;
 pub mod row;
+pub mod verify;
 mod write;
 
 pub use collectors::Enrolment;

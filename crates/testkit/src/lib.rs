@@ -3,6 +3,8 @@
 pub mod clickhouse;
 pub mod database;
 mod npm;
+pub mod sender;
 
 pub use clickhouse::{TestDatabase, clickhouse};
 pub use database::{DatabaseServer, MariaDb, MySql56, Via};
+pub use sender::{Sender, SignedBatch};

@@ -7,4 +7,5 @@ mod events;
 mod migrate;
 mod people;
 mod read;
+mod verify;
 mod write;

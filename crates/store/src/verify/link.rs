@@ -1,0 +1,131 @@
+//! From batch to batch: hash, number and sequence go on, and what is missing between two was declared lost.
+
+use std::collections::VecDeque;
+
+use whence_chain::{Hash, NO_BATCH};
+use whence_model::{CollectorId, Gap, LossReason};
+
+use super::manifest::Sealed;
+use super::{Finding, Kind};
+
+/// The end of what was walked so far.
+#[derive(Debug)]
+struct End {
+    number: u64,
+    next_sequence: u64,
+    /// The hash as stored and as computed. Where they differ, that batch has its finding already.
+    hashes: [Hash; 2],
+}
+
+/// Batches that are not there.
+#[derive(Debug)]
+struct Hole {
+    first: u64,
+    last: u64,
+    /// How many events they had.
+    events: u64,
+    /// How many of these the collector declared to have lost in its spool.
+    declared: u64,
+    /// Other gaps, which it told of again: the lost batches held them.
+    retold: u64,
+}
+
+impl Hole {
+    fn is_declared(&self) -> bool {
+        self.declared > 0 && self.declared.saturating_add(self.retold) >= self.events
+    }
+}
+
+/// Walks along the links of one collector's chain.
+#[derive(Debug)]
+pub struct Links {
+    collector: CollectorId,
+    end: Option<End>,
+    /// Whether the first batch that comes is the first of all.
+    from_start: bool,
+    holes: VecDeque<Hole>,
+}
+
+impl Links {
+    /// `from_start`: the chain is walked from batch 1.
+    pub fn new(collector: CollectorId, from_start: bool) -> Self {
+        Self { collector, end: None, from_start, holes: VecDeque::new() }
+    }
+
+    /// Takes the next batch, and notes in it when it does not follow.
+    pub fn follow(&mut self, batch: &mut Sealed) {
+        let (number, first) = (batch.row.number, batch.row.first_sequence);
+        let start = End { number: 0, next_sequence: 1, hashes: [NO_BATCH; 2] };
+        let before = self.end.take().or_else(|| self.from_start.then_some(start));
+        if let Some(before) = before {
+            if before.number.saturating_add(1) < number {
+                let events = first.saturating_sub(before.next_sequence);
+                let (first, last) = (before.number + 1, number - 1);
+                self.holes.push_back(Hole { first, last, events, declared: 0, retold: 0 });
+                if batch.row.first_sequence < before.next_sequence {
+                    let expected = format!("first_sequence {} or more", before.next_sequence);
+                    batch.find(Kind::BrokenLink, None, expected, batch.row.first_sequence.to_string());
+                }
+            } else if first != before.next_sequence {
+                let expected = format!("first_sequence {}", before.next_sequence);
+                batch.find(Kind::BrokenLink, None, expected, first.to_string());
+            } else if !before.hashes.contains(&batch.row.previous_hash) {
+                let expected = format!("previous_hash {}", hex::encode(before.hashes[0]));
+                batch.find(Kind::BrokenLink, None, expected, hex::encode(batch.row.previous_hash));
+            }
+        }
+        let hashes = [batch.row.batch_hash, batch.hash];
+        self.end = Some(End { number, next_sequence: batch.next_sequence(), hashes });
+    }
+
+    /// Takes a gap that the collector signed: it may account for batches that are missing before it.
+    pub fn declare(&mut self, gap: Gap) {
+        let from_spool = matches!(gap.reason, LossReason::SpoolFull | LossReason::SpoolCorrupt);
+        let mut events = gap.events;
+        for hole in self.holes.iter_mut().filter(|hole| !hole.is_declared()) {
+            if !from_spool {
+                hole.retold += 1;
+                return;
+            }
+            let taken = events.min(hole.events - hole.declared);
+            hole.declared += taken;
+            events -= taken;
+            if events == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Batches that are missing and of which all that is known is known.
+    pub fn accounted(&mut self) -> Option<Finding> {
+        let hole = self.holes.pop_front_if(|hole| hole.is_declared())?;
+        Some(self.finding(&hole, Kind::BatchesLost))
+    }
+
+    /// Batches that are missing and not declared, when the chain has ended.
+    pub fn unaccounted(&mut self) -> Option<Finding> {
+        let hole = self.holes.pop_front()?;
+        let kind = if hole.is_declared() { Kind::BatchesLost } else { Kind::BatchesMissing };
+        Some(self.finding(&hole, kind))
+    }
+
+    fn finding(&self, hole: &Hole, kind: Kind) -> Finding {
+        let range = match (hole.first, hole.last) {
+            (first, last) if first == last => format!("batch {first}"),
+            (first, last) => format!("batches {first} to {last}"),
+        };
+        let events = hole.events;
+        let found = match kind {
+            Kind::BatchesLost => {
+                format!("not there; the collector signed that it lost them ({events} events)")
+            }
+            _ => format!(
+                "not there, with {events} events, of which {} were declared lost afterwards: removed, or refused \
+                 by ingest and in quarantine on the collector's host",
+                hole.declared
+            ),
+        };
+        let batch = Some(hole.first);
+        Finding { kind, collector: self.collector, batch, sequence: None, expected: range, found }
+    }
+}

@@ -1,0 +1,125 @@
+//! Whether the stored audit is what the collectors signed. Rows come in from ClickHouse, findings go out.
+//!
+//! Collector by collector, the batches are read in the order of their numbers, and the events of some batches at a
+//! time in the order of their sequence numbers. Of a batch only the hashes of its events are held, so the memory
+//! needed does not grow with the table. What follows from what:
+//!
+//! | checked | against |
+//! | --- | --- |
+//! | all columns of an event | `event_hash`, and the row that would be written for that event now |
+//! | events in their order, spans in theirs | `content_hash` |
+//! | the columns of a batch | `batch_hash`, the first and last event |
+//! | `batch_hash` | the signature, by the first key that the collector enrolled |
+//! | number, first sequence number, `previous_hash` | the batch before |
+//! | all rows of `events` and `coverage` | the batch that each names: a row of no batch was inserted |
+//!
+//! A batch has one finding at most: the first.
+
+mod chain;
+mod contents;
+mod finding;
+mod link;
+mod manifest;
+mod rows;
+mod strays;
+mod unwatched;
+
+pub use finding::{Finding, Kind};
+
+use whence_chain::Hash;
+use whence_model::{CollectorId, InstanceId, Timestamp};
+
+use crate::read::Window;
+use crate::{Store, StoreError};
+
+/// What is to be verified: everything, but for what is set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// The batches with events or spans in it, those between them, and the links at both ends.
+    pub window: Option<Window>,
+    /// The collectors that watched this server.
+    pub instance: Option<InstanceId>,
+    pub collector: Option<CollectorId>,
+}
+
+/// What verification tells while it goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// So many events are to be verified, as far as is known.
+    Planned {
+        events: u64,
+    },
+    /// So many more events have been looked at.
+    Events(u64),
+    Finding(Finding),
+    /// A collector's chain has been walked.
+    Chain(Chain),
+}
+
+/// The part of a chain that was verified. Kept outside, it proves that nothing was cut off later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    pub collector: CollectorId,
+    /// Ed25519.
+    pub public_key: Option<[u8; 32]>,
+    pub first_batch: u64,
+    pub last_batch: u64,
+    /// `batch_hash` of the last batch.
+    pub head: Hash,
+}
+
+/// What was verified, and how much of it was not as it should be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub events: u64,
+    pub batches: u64,
+    pub collectors: u64,
+    /// Findings that say that the record is not what was signed.
+    pub findings: u64,
+    /// Findings that say what was never recorded.
+    pub notices: u64,
+}
+
+/// Hands on what is found, and counts it.
+struct Report<F> {
+    sink: F,
+    summary: Summary,
+}
+
+impl<F: FnMut(Step)> Report<F> {
+    fn find(&mut self, finding: Finding) {
+        if finding.kind.is_tampering() {
+            self.summary.findings += 1;
+        } else {
+            self.summary.notices += 1;
+        }
+        (self.sink)(Step::Finding(finding));
+    }
+
+    fn events(&mut self, events: u64) {
+        self.summary.events += events;
+        (self.sink)(Step::Events(events));
+    }
+}
+
+impl Store {
+    /// Verifies what `scope` names, as it is when this is called, and tells `sink` of every step.
+    ///
+    /// # Errors
+    ///
+    /// When ClickHouse cannot be asked. What is wrong with the record is no error but a finding.
+    pub async fn verify(&self, scope: &Scope, sink: impl FnMut(Step)) -> Result<Summary, StoreError> {
+        let now = Timestamp::now();
+        let mut report = Report { sink, summary: Summary::default() };
+        let plans = chain::plan(self, scope).await?;
+        (report.sink)(Step::Planned { events: plans.iter().map(|plan| plan.events).sum() });
+        for plan in &plans {
+            chain::walk(self, plan, &mut report).await?;
+        }
+        let collectors: Vec<CollectorId> = plans.iter().map(|plan| plan.collector).collect();
+        strays::events(self, scope, &collectors, now, &mut report).await?;
+        strays::coverage(self, scope, &collectors, now, &mut report).await?;
+        unwatched::spans(self, scope, now, &mut report).await?;
+        Ok(report.summary)
+    }
+}

@@ -1,0 +1,61 @@
+//! Rows as a stream that is read ahead while those before are looked at.
+
+use clickhouse::query::Query;
+use clickhouse::{RowOwned, RowRead};
+use tokio::sync::mpsc;
+
+use crate::{Store, StoreError};
+
+/// Rows that are handed over at once.
+const ROWS: usize = 512;
+/// How many times [`ROWS`] are read ahead.
+const AHEAD: usize = 4;
+
+/// Some rows of an answer, or why there are no more.
+pub type Rows<R> = mpsc::Receiver<Result<Vec<R>, StoreError>>;
+
+impl Store {
+    /// A question of verification: it may take as long as it needs, but not much memory.
+    pub(super) fn ask_to_verify(&self, sql: &str) -> Query {
+        self.client()
+            .query(sql)
+            .with_setting("max_execution_time", "0")
+            .with_setting("max_memory_usage", "2000000000")
+            .with_setting("max_bytes_before_external_sort", "500000000")
+            .with_setting("max_bytes_before_external_group_by", "500000000")
+            .with_setting("max_threads", "2")
+    }
+}
+
+/// Asks now, and reads on in the background as fast as the rows are taken.
+pub fn stream<R: RowOwned + RowRead + Send + 'static>(query: Query) -> Rows<R> {
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    tokio::spawn(async move {
+        if let Err(error) = read(query, &sender).await {
+            // Whoever takes no more rows has no use for the error.
+            let _ = sender.send(Err(error)).await;
+        }
+    });
+    receiver
+}
+
+async fn read<R: RowOwned + RowRead>(
+    query: Query,
+    sender: &mpsc::Sender<Result<Vec<R>, StoreError>>,
+) -> Result<(), StoreError> {
+    let mut cursor = query.fetch::<R>()?;
+    let mut rows = Vec::with_capacity(ROWS);
+    while let Some(row) = cursor.next().await? {
+        rows.push(row);
+        if rows.len() == ROWS {
+            let full = std::mem::replace(&mut rows, Vec::with_capacity(ROWS));
+            if sender.send(Ok(full)).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    if !rows.is_empty() {
+        let _ = sender.send(Ok(rows)).await;
+    }
+    Ok(())
+}
