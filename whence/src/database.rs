@@ -8,6 +8,10 @@ use whence_store::{ConnectOptions, Store};
 
 /// How ClickHouse is reached.
 #[derive(Args, Clone, Debug)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "the fields are the flags, which stand beside those of other parts"
+)]
 pub struct ClickHouse {
     /// HTTP address of ClickHouse, e.g. `http://127.0.0.1:8123`.
     #[arg(long, env = "WHENCE_CLICKHOUSE_URL", value_name = "URL")]

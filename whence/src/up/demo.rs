@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-const START_DEADLINE: Duration = Duration::from_secs(60);
+const START_DEADLINE: Duration = Duration::from_mins(1);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// Password of every demo account; the server listens on loopback only.
 const PASSWORD: &str = "demo";
@@ -149,7 +149,7 @@ impl Client {
         };
         // One visit in ten has the wrong password.
         let password = if rand::thread_rng().gen_ratio(1, 10) { "wrong" } else { PASSWORD };
-        let mut command = self.command();
+        let mut command = Self::command();
         command.arg(format!("--user={account}")).arg(format!("--password={password}")).arg(database);
         if rand::thread_rng().gen_ratio(1, 3) {
             command.arg(format!("--socket={}", self.socket.display()));
@@ -160,12 +160,12 @@ impl Client {
     }
 
     async fn run_as_owner(&self, sql: &str) -> bool {
-        let mut command = self.command();
+        let mut command = Self::command();
         command.arg("--user=root").arg(format!("--socket={}", self.socket.display()));
         run(command, sql).await
     }
 
-    fn command(&self) -> Command {
+    fn command() -> Command {
         let mut command = Command::new("mariadb");
         command.args(["--no-defaults", "--force", "--batch"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);

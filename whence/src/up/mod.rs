@@ -65,9 +65,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let shutdown = whence_service::shutdown::on_signal()?;
     let data = DataDirectory::open(&settings.data)?;
     let listen = parts::free_address(settings.listen)?;
-    let demo = match settings.demo {
-        true => Some(demo::Demo::start(&data.path("demo"), data.port("demo")?).await?),
-        false => None,
+    let demo = if settings.demo {
+        Some(demo::Demo::start(&data.path("demo"), data.port("demo")?).await?)
+    } else {
+        None
     };
     let result = with_database(&settings, &data, listen, demo.as_ref(), &shutdown).await;
     if let Some(demo) = demo {
