@@ -2,6 +2,7 @@
 
 mod build;
 mod packages;
+mod tamper;
 mod toolchain;
 
 use anyhow::Result;
@@ -24,10 +25,20 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Change a stored audit at random, again and again, and see that `whence verify` would find every change.
+    Tamper {
+        /// How many changes.
+        #[arg(long, default_value_t = 1000)]
+        rounds: u32,
+        /// Seed of the choices, as an earlier run printed it.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
 }
 
 fn main() -> Result<()> {
     match Arguments::parse().chore {
         Chore::Ebpf { check } => build::object(check),
+        Chore::Tamper { rounds, seed } => tamper::run(rounds, seed),
     }
 }

@@ -97,6 +97,35 @@ impl Sender {
                 .collect(),
         }
     }
+
+    /// What a forger does: makes the hashes of `batch` fit these rows, and signs it with this sender's key if wanted.
+    ///
+    /// # Panics
+    ///
+    /// When a span is none that Whence writes.
+    pub fn reseal(&self, batch: &mut BatchRow, events: &[EventRow], coverage: &[CoverageRow], sign: bool) {
+        let hashes: Vec<Hash> = events.iter().map(|row| row.event_hash).collect();
+        let hash = |row: &CoverageRow| match row.to_coverage() {
+            Ok(span) => coverage_hash(&span),
+            Err(error) => panic!("{error}"),
+        };
+        let coverage_hashes: Vec<Hash> = coverage.iter().map(hash).collect();
+        batch.content_hash = content_hash(&hashes, &coverage_hashes);
+        let manifest = Manifest {
+            collector: CollectorId(batch.collector_id),
+            number: batch.number,
+            first_sequence: batch.first_sequence,
+            event_count: batch.event_count,
+            coverage_count: batch.coverage_count,
+            sealed_at: batch.sealed_at,
+            content_hash: batch.content_hash,
+            previous_hash: batch.previous_hash,
+        };
+        batch.batch_hash = manifest.hash();
+        if sign {
+            batch.signature = self.key.sign(&batch.batch_hash);
+        }
+    }
 }
 
 impl SignedBatch {

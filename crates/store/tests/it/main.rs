@@ -7,5 +7,6 @@ mod events;
 mod migrate;
 mod people;
 mod read;
+mod tamper;
 mod verify;
 mod write;

@@ -1,5 +1,6 @@
 //! What was signed verifies as clean; whatever is changed afterwards is found, and named.
 
+use clickhouse::{Row, RowOwned, RowRead, RowWrite};
 use secrecy::ExposeSecret;
 use whence_model::{
     BatchId, CollectorId, Coverage, CoverageState, Event, EventKind, Gap, LossReason, Timestamp,
@@ -109,6 +110,25 @@ impl Audit {
         }
     }
 
+    /// Rows as they are stored.
+    pub async fn rows<R: RowOwned + RowRead>(&self, table: &str, of: &str) -> Vec<R> {
+        let sql = format!("SELECT ?fields FROM {table} WHERE {of}");
+        self.client.query(&sql).fetch_all().await.unwrap()
+    }
+
+    /// Puts rows in, without our code in between.
+    pub async fn insert<R>(&self, table: &str, rows: &[R])
+    where
+        R: for<'a> Row<Value<'a> = R> + RowOwned + RowWrite,
+    {
+        let insert = self.client.insert::<R>(table).await.unwrap();
+        let mut insert = insert.with_setting("insert_deduplicate", "0");
+        for row in rows {
+            insert.write(row).await.unwrap();
+        }
+        insert.end().await.unwrap();
+    }
+
     /// Makes the tables what they were.
     pub async fn restore(&self) {
         for table in TABLES {
@@ -188,16 +208,16 @@ async fn a_part_is_verified_with_its_links() {
 /// Statements that change something, and what must be found: kind, batch, event.
 type Case = (Vec<String>, Vec<(Kind, Option<u64>, Option<u64>)>);
 
-fn update(table: &str, set: &str, of: &str) -> String {
+pub fn update(table: &str, set: &str, of: &str) -> String {
     format!("ALTER TABLE {table} UPDATE {set} WHERE {of}")
 }
 
-fn delete(table: &str, of: &str) -> String {
+pub fn delete(table: &str, of: &str) -> String {
     format!("ALTER TABLE {table} DELETE WHERE {of}")
 }
 
 /// Inserts rows as they were once more, but for a change.
-fn copy(table: &str, change: &str, of: &str) -> String {
+pub fn copy(table: &str, change: &str, of: &str) -> String {
     format!("INSERT INTO {table} SELECT * REPLACE({change}) FROM (SELECT * FROM {table}_kept WHERE {of})")
 }
 
@@ -377,11 +397,7 @@ async fn what_retries_leave_is_no_tampering() {
     // The rows of a batch whose own row is still on its way.
     let mut sender = Sender::default();
     let batch = sender.seal(events(9), &spans(9), Timestamp::now());
-    let mut insert = audit.client.insert::<whence_store::row::EventRow>("events").await.unwrap();
-    for row in &batch.events {
-        insert.write(row).await.unwrap();
-    }
-    insert.end().await.unwrap();
+    audit.insert("events", &batch.events).await;
     let told = audit.verify().await;
     assert_eq!((told.tampering().len(), told.notices(Kind::Unfinished)), (0, 1));
 }
