@@ -57,7 +57,12 @@ pub fn run(settings: &Settings) -> ExitCode {
         return ExitCode::from(EXIT_BAD_CONFIG);
     }
     let scope = Scope { window, instance: settings.instance, collector: settings.collector };
+    let is_named = settings.collector.is_some() || settings.instance.is_some();
     match verify(settings, &scope) {
+        Ok(Summary { findings: 0, collectors: 0, .. }) if is_named => {
+            eprintln!("whence: not verified: nothing of this collector or instance is stored");
+            ExitCode::from(EXIT_NOT_VERIFIED)
+        }
         Ok(Summary { findings: 0, .. }) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(EXIT_FINDINGS),
         Err(error) => {

@@ -86,7 +86,8 @@ async fn main() {
     for _ in 0..ROUNDS {
         let (began, used) = (Instant::now(), processor_time());
         let summary = database.store.verify(&Scope::default(), drop).await.unwrap();
-        let (took, used) = (began.elapsed().as_secs_f64(), processor_time().saturating_sub(used).as_secs_f64());
+        let (took, used) =
+            (began.elapsed().as_secs_f64(), processor_time().saturating_sub(used).as_secs_f64());
         assert_eq!((summary.events, summary.findings), (events, 0));
         println!("{events} events in {took:.2} s, with {used:.2} s of processor time");
         best = (best.0.min(took), best.1.min(used));

@@ -39,40 +39,66 @@ pub struct Plan {
 struct PlanRow {
     #[serde(with = "clickhouse::serde::uuid")]
     collector_id: Uuid,
+    /// Batches in the window.
+    inside: u64,
+    /// Of those, the first and the last number. Without any: the first after the window, the last before it.
     first: u64,
     last: u64,
+    /// The numbers next to those; 0 when there is none.
     before: u64,
     after: u64,
     events: u64,
 }
 
+impl PlanRow {
+    fn plan(self, is_whole: bool) -> Option<Plan> {
+        let collector = CollectorId(self.collector_id);
+        if self.inside == 0 {
+            // Nothing in the window, but before and after it: the two must be linked.
+            let (before, after) = (Some(self.last), Some(self.first));
+            let is_between = self.last > 0 && self.first > self.last;
+            return is_between.then_some(Plan { collector, events: 0, first: 1, last: 0, before, after });
+        }
+        Some(Plan {
+            collector,
+            events: self.events,
+            first: self.first,
+            last: self.last,
+            before: (self.before > 0).then_some(self.before),
+            // What came since is not asked for when everything is.
+            after: (self.after > 0 && !is_whole).then_some(self.after),
+        })
+    }
+}
+
 /// What is to be walked, collector by collector.
 pub async fn plan(store: &Store, scope: &Scope) -> Result<Vec<Plan>, StoreError> {
-    let window = "(first_started_at < fromUnixTimestamp64Nano({to:Int64}, 'UTC')
-            AND last_started_at >= fromUnixTimestamp64Nano({from:Int64}, 'UTC'))
-        OR (sealed_at >= fromUnixTimestamp64Nano({from:Int64}, 'UTC')
-            AND sealed_at < fromUnixTimestamp64Nano({to:Int64}, 'UTC'))
-        OR batch_id IN (
-            SELECT batch_id FROM coverage WHERE span_from < fromUnixTimestamp64Nano({to:Int64}, 'UTC')
-                AND span_to > fromUnixTimestamp64Nano({from:Int64}, 'UTC'))";
-    let sql = format!(
-        "WITH parts AS (
-            SELECT collector_id, min(number) AS first, max(number) AS last FROM batches
-            WHERE ({{all_collectors:Bool}} OR collector_id = {{collector:UUID}})
-                AND ({{all_instances:Bool}} OR collector_id IN (
-                    SELECT collector_id FROM coverage WHERE instance_id = {{instance:UUID}}
-                    UNION DISTINCT SELECT collector_id FROM events WHERE instance_id = {{instance:UUID}}))
-                AND ({{all_time:Bool}} OR {window})
-            GROUP BY collector_id)
-        SELECT collector_id, any(parts.first) AS first, any(parts.last) AS last,
+    let sql = "WITH
+            fromUnixTimestamp64Nano({from:Int64}, 'UTC') AS begin,
+            fromUnixTimestamp64Nano({to:Int64}, 'UTC') AS end,
+            parts AS (
+                SELECT collector_id, countIf(is_inside) AS inside,
+                    if(inside > 0, minIf(number, is_inside), minIf(number, sealed_at >= end)) AS first,
+                    if(inside > 0, maxIf(number, is_inside), maxIf(number, sealed_at < begin)) AS last
+                FROM (SELECT collector_id, number, sealed_at, {all_time:Bool}
+                        OR ifNull(first_started_at < end AND last_started_at >= begin, false)
+                        OR (sealed_at >= begin AND sealed_at < end)
+                        OR batch_id IN (SELECT batch_id FROM coverage WHERE span_from < end AND span_to > begin)
+                        AS is_inside
+                    FROM batches)
+                WHERE ({all_collectors:Bool} OR collector_id = {collector:UUID})
+                    AND ({all_instances:Bool} OR collector_id IN (
+                        SELECT collector_id FROM coverage WHERE instance_id = {instance:UUID}
+                        UNION DISTINCT SELECT collector_id FROM events WHERE instance_id = {instance:UUID}))
+                GROUP BY collector_id)
+        SELECT collector_id, any(parts.inside) AS inside, any(parts.first) AS first, any(parts.last) AS last,
             maxIf(number, number < parts.first) AS before, minIf(number, number > parts.last) AS after,
             sumIf(toUInt64(event_count), number BETWEEN parts.first AND parts.last) AS events
         FROM batches INNER JOIN parts USING (collector_id)
-        GROUP BY collector_id ORDER BY collector_id"
-    );
+        GROUP BY collector_id ORDER BY collector_id";
     let window = scope.window;
     let query = store
-        .ask_to_verify(&sql)
+        .ask_to_verify(sql)
         .param("all_collectors", scope.collector.is_none())
         .param("collector", scope.collector.map_or_else(Uuid::nil, |id| id.0).to_string())
         .param("all_instances", scope.instance.is_none())
@@ -81,17 +107,7 @@ pub async fn plan(store: &Store, scope: &Scope) -> Result<Vec<Plan>, StoreError>
         .param("from", window.map_or(0, |window| window.from.0))
         .param("to", window.map_or(0, |window| window.to.0));
     let rows: Vec<PlanRow> = query.fetch_all().await?;
-    let is_whole = window.is_none();
-    let plan = |row: PlanRow| Plan {
-        collector: CollectorId(row.collector_id),
-        events: row.events,
-        first: row.first,
-        last: row.last,
-        before: (row.before > 0).then_some(row.before),
-        // What came since is not asked for when everything is.
-        after: (row.after > 0 && !is_whole).then_some(row.after),
-    };
-    Ok(rows.into_iter().map(plan).collect())
+    Ok(rows.into_iter().filter_map(|row| row.plan(window.is_none())).collect())
 }
 
 /// Some batches that are looked at together, whose rows are on their way.

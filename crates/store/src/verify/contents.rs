@@ -13,6 +13,7 @@ use crate::row::{CoverageRow, EventRow, EventView};
 #[derive(Debug)]
 pub struct Contents {
     pub sealed: Sealed,
+    id: BatchId,
     /// The gaps that its events declare.
     pub gaps: Vec<(u64, Gap)>,
     next_sequence: u64,
@@ -39,6 +40,7 @@ fn month(at: Timestamp) -> Month {
 impl Contents {
     pub fn new(sealed: Sealed) -> Self {
         Self {
+            id: BatchId::derive(CollectorId(sealed.row.collector_id), sealed.row.number),
             next_sequence: sealed.row.first_sequence,
             sealed,
             gaps: Vec::new(),
@@ -50,10 +52,6 @@ impl Contents {
             span_received: None,
             spans_received: None,
         }
-    }
-
-    fn id(&self) -> BatchId {
-        BatchId::derive(CollectorId(self.sealed.row.collector_id), self.sealed.row.number)
     }
 
     /// Takes the next row of the batch by sequence number.
@@ -90,7 +88,7 @@ impl Contents {
             let expected = format!("a row that makes event_hash {stored}");
             return Some((Kind::EventChanged, expected, format!("one that makes {found}")));
         }
-        let written = EventRow::new(&event, self.id(), row.received_at, hash);
+        let written = EventRow::new(&event, self.id, row.received_at, hash);
         if written != *row {
             let (expected, found) = difference(&written, row);
             return Some((Kind::ColumnChanged, expected, found));
@@ -147,7 +145,7 @@ impl Contents {
             Ok(coverage) => coverage,
             Err(error) => return Some(unreadable(&error)),
         };
-        let (collector, batch) = (CollectorId(row.collector_id), self.id());
+        let (collector, batch) = (CollectorId(row.collector_id), self.id);
         if CoverageRow::new(&coverage, collector, batch, position, row.received_at) != *row {
             let expected = format!("the columns of the coverage span at position {position}");
             return Some((Kind::CoverageChanged, expected, "others".into()));

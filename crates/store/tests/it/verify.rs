@@ -131,10 +131,11 @@ impl Audit {
 
     /// Makes the tables what they were.
     pub async fn restore(&self) {
-        for table in TABLES {
+        let restored = TABLES.map(async |table| {
             self.run(&format!("TRUNCATE TABLE {table}")).await;
             self.run(&format!("INSERT INTO {table} SELECT * FROM {table}_kept")).await;
-        }
+        });
+        futures::future::join_all(restored).await;
     }
 
     pub async fn verify(&self) -> Told {
@@ -198,6 +199,15 @@ async fn a_part_is_verified_with_its_links() {
         last_started_at = '2020-01-01 00:00:00', sealed_at = '2020-01-01 00:00:00' WHERE number = 3";
     audit.run(far).await;
     assert!(verify(audit.store(), scope).await.summary.findings > 0);
+    // All that was in it is gone.
+    audit.restore().await;
+    let gone = Window { from: start(3).plus_ns(1), to: start(4) };
+    for table in ["batches", "events", "coverage"] {
+        let batches = "SELECT batch_id FROM batches_kept WHERE number BETWEEN 2 AND 4";
+        audit.run(&delete(table, &format!("batch_id IN ({batches})"))).await;
+    }
+    let told = verify(audit.store(), Scope { window: Some(gone), ..Scope::default() }).await;
+    assert_eq!(told.tampering(), [(Kind::BatchesMissing, Some(2), None); 2]);
     // The link at the end of the window.
     audit.restore().await;
     audit.run("ALTER TABLE batches UPDATE previous_hash = content_hash WHERE number = 4").await;
