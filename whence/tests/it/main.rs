@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
+mod verify;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 
