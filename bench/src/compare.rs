@@ -1,0 +1,538 @@
+//! Holds Whence's events against another record, session by session and in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use whence_model::{Event, EventKind, Outcome, Text};
+use whence_sqltext::{Config, analyze};
+
+use crate::align;
+use crate::entry::{Entry, What, Wording};
+use crate::load;
+use crate::record::Sessions;
+
+/// Most differences that are kept to be shown.
+const EXAMPLES: usize = 20;
+
+/// Numbers of commands that a record treats in its own way.
+mod number {
+    pub const INIT_DB: u32 = 2;
+    pub const QUERY: u32 = 3;
+    pub const FIELD_LIST: u32 = 4;
+    pub const PROCESS_KILL: u32 = 12;
+    pub const PING: u32 = 14;
+    pub const CHANGE_USER: u32 = 17;
+    pub const PREPARE: u32 = 22;
+    pub const EXECUTE: u32 = 23;
+    pub const SET_OPTION: u32 = 27;
+    pub const RESET_CONNECTION: u32 = 31;
+}
+
+/// Errors that decide whether a record has the command.
+const DENIED_DATABASE: u32 = 1044;
+const NO_DATABASE: u32 = 1046;
+const UNKNOWN_COMMAND: u32 = 1047;
+const UNKNOWN_DATABASE: u32 = 1049;
+const UNKNOWN_STATEMENT: u32 = 1243;
+
+/// Whose record it is; each leaves out and adds other things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client's own journal: everything it sent, and what it was answered.
+    Journal,
+    GeneralLog,
+    ServerAudit,
+}
+
+impl Side {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Journal => "client",
+            Self::GeneralLog => "general_log",
+            Self::ServerAudit => "server_audit",
+        }
+    }
+}
+
+/// What a comparison found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Pairs of an event and an entry.
+    pub compared: u64,
+    pub missing: u64,
+    /// Events by connection and position.
+    pub extra: BTreeSet<(u64, usize)>,
+    pub wrong: BTreeSet<(u64, usize)>,
+    /// Missing entries by connection.
+    pub missing_by_connection: BTreeMap<u64, u64>,
+    /// What only one side can have, or no one can compare, by reason.
+    pub set_aside: BTreeMap<String, u64>,
+    pub examples: Vec<String>,
+}
+
+impl Findings {
+    fn set_aside(&mut self, reason: &str) {
+        *self.set_aside.entry(reason.to_owned()).or_default() += 1;
+    }
+
+    fn example(&mut self, text: impl FnOnce() -> String) {
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(text());
+        }
+    }
+}
+
+/// Holds `stored` against `record`. Connections below `first` were before the load.
+pub fn compare(
+    side: Side,
+    stored: &BTreeMap<u64, Vec<Event>>,
+    record: &Sessions,
+    unrecorded: &BTreeSet<u64>,
+    first: u64,
+) -> Findings {
+    let mut findings = Findings::default();
+    let connections: BTreeSet<u64> = stored.keys().chain(record.keys()).copied().collect();
+    for id in connections {
+        let events = stored.get(&id).map(Vec::as_slice).unwrap_or_default();
+        let entries = record.get(&id).map(Vec::as_slice).unwrap_or_default();
+        if id < first {
+            for () in events.iter().map(drop).chain(entries.iter().map(drop)) {
+                findings.set_aside("before the load began");
+            }
+        } else if unrecorded.contains(&id) {
+            for _ in events {
+                findings.set_aside("of a program that keeps no journal");
+            }
+        } else {
+            Session { side, id, events, entries }.compare(&mut findings);
+        }
+    }
+    findings
+}
+
+struct Session<'a> {
+    side: Side,
+    id: u64,
+    events: &'a [Event],
+    entries: &'a [Entry],
+}
+
+/// An entry with its SQL as Whence would keep it.
+struct Expected<'a> {
+    entry: &'a Entry,
+    sql: Option<Text>,
+    fingerprint: Option<u64>,
+}
+
+impl<'a> Expected<'a> {
+    fn new(entry: &'a Entry) -> Self {
+        let config = Config::default();
+        let analysis = entry.sql.as_ref().map(|sql| {
+            let kept = sql.get(..config.max_bytes).unwrap_or(sql);
+            analyze(kept, sql.len() as u64, &config)
+        });
+        let fingerprint = analysis.as_ref().and_then(|analysis| analysis.fingerprint);
+        let mut sql = analysis.and_then(|analysis| analysis.text);
+        if entry.wording == Wording::Masked
+            && let Some(sql) = &mut sql
+        {
+            sql.text = sql.text.replace("*****", "'***'");
+        }
+        Self { entry, sql, fingerprint }
+    }
+}
+
+impl Session<'_> {
+    fn compare(&self, findings: &mut Findings) {
+        let visible: Vec<(usize, &Event)> = self
+            .events
+            .iter()
+            .enumerate()
+            .filter(|(_, event)| match self.never_written(event) {
+                Some(reason) => {
+                    findings.set_aside(reason);
+                    false
+                }
+                None => true,
+            })
+            .collect();
+        let expected: Vec<Expected<'_>> = self.entries.iter().map(Expected::new).collect();
+        let same = |left: usize, right: usize| self.is_same(visible[left].1, &expected[right]);
+        let pairs = align::pairs(visible.len(), expected.len(), same);
+        let (mut next_event, mut next_entry) = (0, 0);
+        for (left, right) in pairs.into_iter().chain([(visible.len(), expected.len())]) {
+            self.between(&visible, next_event..left, &expected, next_entry..right, findings);
+            if let (Some((at, event)), Some(expected)) = (visible.get(left), expected.get(right)) {
+                findings.compared += 1;
+                let differences = self.differences(event, expected, findings);
+                if !differences.is_empty() {
+                    findings.wrong.insert((self.id, *at));
+                    findings.example(|| {
+                        format!("wrong {} of {}", differences.join(", "), self.show(event, expected))
+                    });
+                }
+            }
+            (next_event, next_entry) = (left + 1, right + 1);
+        }
+    }
+
+    /// What found no partner between two pairs.
+    fn between(
+        &self,
+        visible: &[(usize, &Event)],
+        events: std::ops::Range<usize>,
+        expected: &[Expected<'_>],
+        entries: std::ops::Range<usize>,
+        findings: &mut Findings,
+    ) {
+        // What the entry may be a part of: its server logs parts before or behind the whole.
+        let around = [events.start.checked_sub(1), Some(events.end)];
+        let around = around.map(|at| at.and_then(|at| visible.get(at)).map(|(_, event)| *event));
+        let mut lonely = Vec::new();
+        for (at, event) in visible.get(events).unwrap_or_default() {
+            match self.sometimes_not_written(event) {
+                Some(reason) => findings.set_aside(reason),
+                None => lonely.push((*at, *event)),
+            }
+        }
+        let mut unmet = Vec::new();
+        for expected in expected.get(entries).unwrap_or_default() {
+            match around.iter().flatten().find_map(|event| self.added(expected, event)) {
+                Some(reason) => findings.set_aside(reason),
+                None => unmet.push(expected),
+            }
+        }
+        // The same command with another text is one wrong event, not one missing and one extra.
+        while let Some(position) = lonely
+            .iter()
+            .position(|(_, event)| unmet.iter().any(|expected| what(event) == expected.entry.what))
+        {
+            let (at, event) = lonely.remove(position);
+            if let Some(partner) = unmet.iter().position(|expected| what(event) == expected.entry.what) {
+                let partner = unmet.remove(partner);
+                findings.compared += 1;
+                findings.wrong.insert((self.id, at));
+                findings.example(|| format!("wrong SQL of {}", self.show(event, partner)));
+            }
+        }
+        for (at, event) in lonely {
+            findings.extra.insert((self.id, at));
+            findings.example(|| format!("extra in connection {}: {}", self.id, seen(event)));
+        }
+        for expected in unmet {
+            findings.missing += 1;
+            *findings.missing_by_connection.entry(self.id).or_default() += 1;
+            findings.example(|| format!("missing in connection {}: {:?}", self.id, Short(expected.entry)));
+        }
+    }
+
+    fn show(&self, event: &Event, expected: &Expected<'_>) -> String {
+        let (side, told) = (self.side.name(), Short(expected.entry));
+        format!("connection {}: {}; {side} has {told:?}", self.id, seen(event))
+    }
+
+    fn is_same(&self, event: &Event, expected: &Expected<'_>) -> bool {
+        let (seen, told) = (what(event), expected.entry.what);
+        let is_prepared =
+            told == What::Command(3) && matches!(seen, What::Command(number::PREPARE | number::EXECUTE));
+        let same = seen == told
+            // It logs an attempt before it knows how that ends, and does not always say.
+            || self.side == Side::GeneralLog && seen == What::ConnectFailed && told == What::Connect
+            // It calls every statement a query.
+            || self.side == Side::ServerAudit && is_prepared
+            || told == What::Command(load::UNKNOWN_COMMAND.into()) && is_unknown(event);
+        same && match (&expected.sql, sql(event)) {
+            (Some(told), Some(seen)) => self.is_same_sql(event, seen, told, expected),
+            (Some(told), None) => told.text.is_empty(),
+            (None, _) => true,
+        }
+    }
+
+    fn is_same_sql(&self, event: &Event, seen: &Text, told: &Text, expected: &Expected<'_>) -> bool {
+        if self.side == Side::Journal {
+            if seen == told {
+                return true;
+            }
+        } else {
+            // A server drops white space and semicolons around a statement before it logs it.
+            let (seen, told) = (trimmed(&seen.text), trimmed(&told.text));
+            if seen == told || seen.strip_prefix(told).is_some_and(|rest| rest.trim_start().starts_with(';'))
+            {
+                return true;
+            }
+        }
+        let is_execution = what(event) == What::Command(23);
+        let fingerprint = event.statement.as_ref().and_then(|statement| statement.fingerprint);
+        is_execution && fingerprint == expected.fingerprint
+    }
+
+    /// Names of the fields that are not as the record says.
+    fn differences(
+        &self,
+        event: &Event,
+        expected: &Expected<'_>,
+        findings: &mut Findings,
+    ) -> Vec<&'static str> {
+        let mut differences = Vec::new();
+        if self.side == Side::ServerAudit && self.is_behind_change_of_user(event) {
+            findings
+                .set_aside("user, host and database from a change of user on: it goes on with those before");
+        } else {
+            self.who(event, expected.entry, &mut differences, findings);
+        }
+        self.result(event, expected, &mut differences, findings);
+        differences
+    }
+
+    fn who(
+        &self,
+        event: &Event,
+        entry: &Entry,
+        differences: &mut Vec<&'static str>,
+        findings: &mut Findings,
+    ) {
+        let mut check = |is_wrong: bool, name| {
+            if is_wrong {
+                differences.push(name);
+            }
+        };
+        let principal = &event.principal;
+        check(differs(entry.login_user.as_ref(), principal.login_user.as_ref()), "login user");
+        check(differs(entry.account.as_ref(), principal.user.as_ref()), "user");
+        check(differs(entry.client_host.as_ref(), principal.client_host.as_ref()), "client host");
+        let is_wrong_ip = entry.client_ip.is_some_and(|ip| principal.client_ip != ip.map(Into::into));
+        check(is_wrong_ip, "client address");
+        match (entry.client_port, principal.client_port) {
+            (Some(Some(_)), None) => findings.set_aside("client port: this server does not give it"),
+            (Some(told), seen) => check(told != seen, "client port"),
+            (None, _) => {}
+        }
+        let database = event.session.database.as_ref();
+        if entry.database.as_ref().is_some_and(|told| told.as_ref() != database) {
+            match self.other_database(event) {
+                Some(reason) => findings.set_aside(reason),
+                None => check(true, "database"),
+            }
+        }
+    }
+
+    fn result(
+        &self,
+        event: &Event,
+        expected: &Expected<'_>,
+        differences: &mut Vec<&'static str>,
+        findings: &mut Findings,
+    ) {
+        let entry = expected.entry;
+        let texts = expected.sql.as_ref().zip(sql(event));
+        let is_one_of_several = self.side != Side::Journal
+            && texts.is_some_and(|(told, seen)| is_part(trimmed(&seen.text), trimmed(&told.text)));
+        if is_one_of_several {
+            findings.set_aside(
+                "result of several statements in one command: it has each one's, the event the last",
+            );
+        } else if let Some(told) = entry.code.filter(|_| event.kind != EventKind::Disconnect) {
+            let seen = match &event.outcome {
+                Some(Outcome::Ok { .. }) => Some(0),
+                Some(Outcome::Error { code, .. }) => *code,
+                Some(Outcome::Unfinished) | None => None,
+            };
+            if seen != Some(told) {
+                differences.push("result");
+            }
+        }
+        let Some(Outcome::Ok { rows_sent, rows_affected }) = event.outcome else {
+            return;
+        };
+        let differ = |seen: Option<u64>, told: Option<u64>| seen.is_some() && told.is_some() && seen != told;
+        if differ(rows_sent, entry.rows_sent) {
+            if rows_sent == Some(0) && sql(event).is_some_and(|sql| is_uncounted(&sql.text)) {
+                findings.set_aside("rows of SHOW WARNINGS and CHECK TABLE: the server counts none");
+            } else {
+                differences.push("rows sent");
+            }
+        }
+        if differ(rows_affected, entry.rows_affected) {
+            differences.push("rows affected");
+        }
+    }
+
+    /// Whether the session had changed its user when the event was, or changes it with this.
+    fn is_behind_change_of_user(&self, event: &Event) -> bool {
+        let mut before = self.events.iter().take_while(|before| before.sequence <= event.sequence);
+        before.any(|before| before.kind == EventKind::ChangeUser && !is_error(before))
+    }
+
+    /// Why the database of this record may be another than that of the event.
+    fn other_database(&self, event: &Event) -> Option<&'static str> {
+        match (self.side, event.kind) {
+            (Side::GeneralLog, EventKind::ConnectFailed) => {
+                Some("database of a refused login: it has the one that was asked for")
+            }
+            (Side::ServerAudit, EventKind::Command) => {
+                Some("database: it has that of a table used before, or the one behind USE")
+            }
+            _ => None,
+        }
+    }
+
+    /// Why this record never has such an event.
+    fn never_written(&self, event: &Event) -> Option<&'static str> {
+        let What::Command(command) = what(event) else {
+            let is_end = self.side == Side::GeneralLog && event.kind == EventKind::Disconnect;
+            return is_end.then_some("end of a connection: not logged");
+        };
+        match self.side {
+            Side::Journal => None,
+            Side::GeneralLog if is_unknown(event) => Some("command with an unknown number: not logged"),
+            Side::GeneralLog => match (command, code(event)) {
+                (number::PING, _) => Some("Ping: not logged"),
+                (number::SET_OPTION, _) => Some("Set_option: not logged"),
+                (number::RESET_CONNECTION, _) => Some("Reset_connection: not logged"),
+                (number::INIT_DB, Some(code)) if code != DENIED_DATABASE => {
+                    Some("Init_db to an unknown database: not logged")
+                }
+                (number::FIELD_LIST, Some(NO_DATABASE)) => Some("Field_list without a database: not logged"),
+                (number::PREPARE, Some(_)) => Some("Prepare that failed: not logged"),
+                (number::PROCESS_KILL, Some(_)) => Some("Process_kill that failed: not logged"),
+                _ => None,
+            },
+            Side::ServerAudit => match command {
+                number::QUERY | number::EXECUTE | number::CHANGE_USER => None,
+                number::PREPARE if is_error(event) => None,
+                number::PREPARE => Some("Prepare that went well: not logged"),
+                _ => Some("command without SQL: not logged"),
+            },
+        }
+    }
+
+    /// Why this record may lack the event.
+    fn sometimes_not_written(&self, event: &Event) -> Option<&'static str> {
+        match (self.side, what(event)) {
+            (Side::GeneralLog, What::ConnectFailed) if code(event) == Some(UNKNOWN_DATABASE) => {
+                Some("login to an unknown database: not logged")
+            }
+            // It logs the text of the statement that is executed, and knows none.
+            (Side::ServerAudit, What::Command(number::QUERY))
+                if code(event) == Some(UNKNOWN_STATEMENT)
+                    && sql(event).is_some_and(|sql| begins(&sql.text, "execute")) =>
+            {
+                Some("EXECUTE of a statement that is not prepared: not logged")
+            }
+            _ => None,
+        }
+    }
+
+    /// Why the entry is no event of its own beside the event `whole`.
+    fn added(&self, expected: &Expected<'_>, whole: &Event) -> Option<&'static str> {
+        let entry = expected.entry;
+        if self.side == Side::Journal {
+            return None;
+        }
+        if self.side == Side::ServerAudit && entry.what == What::Disconnect {
+            let is_refused = whole.kind == EventKind::ConnectFailed;
+            return is_refused.then_some("end of a refused login: one event with the login");
+        }
+        let whole = trimmed(&sql(whole)?.text);
+        let part = trimmed(&expected.sql.as_ref()?.text);
+        match entry.what {
+            What::Command(number::QUERY) if is_part(whole, part) => {
+                Some("statement of several in one command: each is logged, one event")
+            }
+            What::Command(number::PREPARE) if begins(whole, "prepare") => {
+                Some("statement within PREPARE: logged besides it")
+            }
+            What::Command(number::EXECUTE) if begins(whole, "execute") => {
+                Some("statement within EXECUTE: logged besides it")
+            }
+            What::Command(number::QUERY) if self.side == Side::ServerAudit && begins(whole, "call") => {
+                Some("statement within CALL: logged besides it")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An entry, with no more of its SQL than a person reads.
+struct Short<'a>(&'a Entry);
+
+impl std::fmt::Debug for Short<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let entry = self.0;
+        let sql = entry.sql.as_ref().map(|sql| {
+            let text = String::from_utf8_lossy(sql.get(..200).unwrap_or(sql)).into_owned();
+            (text, sql.len())
+        });
+        let who = (&entry.login_user, &entry.account, &entry.client_host, &entry.client_ip);
+        write!(f, "{:?} {who:?} database {:?} code {:?} ", entry.what, entry.database, entry.code)?;
+        write!(f, "rows {:?} {:?} SQL {sql:?}", entry.rows_sent, entry.rows_affected)
+    }
+}
+
+/// An event, with no more of its SQL than a person reads.
+fn seen(event: &Event) -> String {
+    let principal = &event.principal;
+    let who = (&principal.login_user, &principal.user, &principal.client_host, &principal.client_ip);
+    let text = sql(event).map(|sql| (sql.text.chars().take(200).collect::<String>(), sql.original_bytes));
+    let outcome = match &event.outcome {
+        Some(Outcome::Error { code, .. }) => format!("error {code:?}"),
+        other => format!("{other:?}"),
+    };
+    format!("{:?} {who:?} database {:?} {outcome} SQL {text:?}", what(event), event.session.database)
+}
+
+fn what(event: &Event) -> What {
+    match event.kind {
+        EventKind::Connect => What::Connect,
+        EventKind::ConnectFailed => What::ConnectFailed,
+        EventKind::Disconnect | EventKind::Gap => What::Disconnect,
+        EventKind::ChangeUser | EventKind::Command => {
+            What::Command(event.command.map_or(u32::MAX, |command| command.0))
+        }
+    }
+}
+
+fn sql(event: &Event) -> Option<&Text> {
+    event.statement.as_ref().and_then(|statement| statement.sql.as_ref())
+}
+
+fn begins(sql: &str, word: &str) -> bool {
+    sql.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
+}
+
+/// Whether the server counts no rows for it, though it sends some.
+fn is_uncounted(sql: &str) -> bool {
+    ["SHOW WARNINGS", "CHECK TABLE"].iter().any(|words| sql.starts_with(words))
+}
+
+/// The error's number.
+fn code(event: &Event) -> Option<u32> {
+    match event.outcome {
+        Some(Outcome::Error { code, .. }) => code,
+        _ => None,
+    }
+}
+
+fn is_error(event: &Event) -> bool {
+    matches!(event.outcome, Some(Outcome::Error { .. }))
+}
+
+/// Whether the server did not know the command's number. It then takes its own `COM_END` for it, which is another number
+/// in every version.
+fn is_unknown(event: &Event) -> bool {
+    code(event) == Some(UNKNOWN_COMMAND)
+}
+
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(|character: char| {
+        character.is_ascii_whitespace() || character == ';' || character == '\0'
+    })
+}
+
+/// Whether `part` is one of several statements of `whole`.
+fn is_part(whole: &str, part: &str) -> bool {
+    whole.len() > part.len() && whole.contains(';') && whole.contains(part)
+}
+
+fn differs(told: Option<&String>, seen: Option<&String>) -> bool {
+    told.is_some() && told != seen
+}

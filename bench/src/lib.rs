@@ -1,0 +1,13 @@
+//! The truth test: a mixed load on a real server, recorded by Whence, by the server's own logs and by the client that
+//! sent it; the records are compared command by command.
+//!
+//! [`load`] sends and keeps a journal, [`record`] reads what each side wrote, [`compare`] holds Whence's events against
+//! them, [`truth`] runs it all for one server and says what came of it.
+
+pub mod align;
+pub mod client;
+pub mod compare;
+pub mod entry;
+pub mod load;
+pub mod record;
+pub mod truth;
