@@ -130,6 +130,11 @@ impl EventRow {
 
     /// The audit event as it was received; what its hash is computed from.
     pub fn to_event(&self) -> Result<Event, StoreError> {
+        self.clone().into_event()
+    }
+
+    /// The same, where the row is needed no more.
+    pub fn into_event(mut self) -> Result<Event, StoreError> {
         Ok(Event {
             collector: CollectorId(self.collector_id),
             sequence: self.sequence,
@@ -137,51 +142,51 @@ impl EventRow {
             provider: parse("provider", &self.provider, Provider::parse)?,
             started_at: self.started_at,
             duration_ns: self.duration_ns,
+            principal: self.take_principal()?,
+            statement: self.take_statement()?,
+            outcome: self.take_outcome()?,
+            gap: self.gap()?,
+            session: Session { connection_id: self.connection_id, database: self.database },
+            command: self.command_code.map(Command),
             server: Server {
-                host: self.host.clone(),
+                host: self.host,
                 instance: InstanceId(self.instance_id),
-                product: self.product.clone(),
-                version: self.version.clone(),
+                product: self.product,
+                version: self.version,
                 address: self.server_ip.map(from_ipv6),
                 port: self.server_port,
                 process_id: self.server_process_id,
                 process_started_at: self.server_started_at,
             },
-            principal: self.principal()?,
-            session: Session { connection_id: self.connection_id, database: self.database.clone() },
-            command: self.command_code.map(Command),
-            statement: self.statement()?,
-            outcome: self.outcome()?,
-            gap: self.gap()?,
         })
     }
 
-    fn principal(&self) -> Result<Principal, StoreError> {
+    fn take_principal(&mut self) -> Result<Principal, StoreError> {
         let transport = self.transport.as_deref();
         Ok(Principal {
-            user: self.user.clone(),
-            login_user: self.login_user.clone(),
-            client_host: self.client_host.clone(),
+            transport: transport.map(|text| parse("transport", text, Transport::parse)).transpose()?,
+            user: self.user.take(),
+            login_user: self.login_user.take(),
+            client_host: self.client_host.take(),
             client_ip: self.client_ip.map(from_ipv6),
             client_port: self.client_port,
-            transport: transport.map(|text| parse("transport", text, Transport::parse)).transpose()?,
             tls: self.tls,
         })
     }
 
-    fn statement(&self) -> Result<Option<Statement>, StoreError> {
+    fn take_statement(&mut self) -> Result<Option<Statement>, StoreError> {
         let Some(class) = &self.statement_class else {
             return Ok(None);
         };
         Ok(Some(Statement {
             class: parse("statement_class", class, StatementClass::parse)?,
-            sql: text(self.sql_text.as_ref(), self.sql_original_bytes, self.sql_truncated),
+            sql: text(self.sql_text.take(), self.sql_original_bytes, self.sql_truncated),
             fingerprint: self.fingerprint,
-            tables: self.tables.clone(),
+            tables: std::mem::take(&mut self.tables),
         }))
     }
 
-    fn outcome(&self) -> Result<Option<Outcome>, StoreError> {
+    fn take_outcome(&mut self) -> Result<Option<Outcome>, StoreError> {
         let Some(result) = &self.result else {
             return Ok(None);
         };
@@ -189,9 +194,9 @@ impl EventRow {
             "ok" => Outcome::Ok { rows_sent: self.rows_sent, rows_affected: self.rows_affected },
             "error" => Outcome::Error {
                 code: self.error_code,
-                sqlstate: self.sqlstate.clone(),
+                sqlstate: self.sqlstate.take(),
                 message: text(
-                    self.error_message.as_ref(),
+                    self.error_message.take(),
                     self.error_message_original_bytes,
                     self.error_message_truncated,
                 ),
@@ -213,9 +218,9 @@ impl EventRow {
     }
 }
 
-fn text(text: Option<&String>, original_bytes: Option<u64>, truncated: Option<bool>) -> Option<Text> {
+fn text(text: Option<String>, original_bytes: Option<u64>, truncated: Option<bool>) -> Option<Text> {
     text.map(|text| Text {
-        text: text.clone(),
+        text,
         original_bytes: original_bytes.unwrap_or_default(),
         truncated: truncated.unwrap_or_default(),
     })

@@ -354,7 +354,7 @@ async fn read(
         for row in some? {
             *rows += 1;
             if let Some(contents) = place(&row.batch_id).and_then(|place| contents.get_mut(place)) {
-                contents.event(&row);
+                contents.event(row);
             }
         }
     }

@@ -5,9 +5,9 @@ use whence_chain::{Hash, content_hash, coverage_hash, event_hash};
 use whence_model::{BatchId, CollectorId, Coverage, Gap, Timestamp};
 
 use super::manifest::Sealed;
-use super::{Finding, Kind};
+use super::{Finding, Kind, columns};
 use crate::StoreError;
-use crate::row::{CoverageRow, EventRow, EventView};
+use crate::row::{CoverageRow, EventRow};
 
 /// The contents of one batch, looked at as they come in.
 #[derive(Debug)]
@@ -55,16 +55,17 @@ impl Contents {
     }
 
     /// Takes the next row of the batch by sequence number.
-    pub fn event(&mut self, row: &EventRow) {
+    pub fn event(&mut self, row: EventRow) {
         if self.sealed.finding.is_some() {
             return;
         }
+        let sequence = row.sequence;
         if let Some((kind, expected, found)) = self.check_event(row) {
-            self.sealed.find(kind, Some(row.sequence), expected, found);
+            self.sealed.find(kind, Some(sequence), expected, found);
         }
     }
 
-    fn check_event(&mut self, row: &EventRow) -> Option<(Kind, String, String)> {
+    fn check_event(&mut self, row: EventRow) -> Option<(Kind, String, String)> {
         let (first, next) = (self.sealed.row.first_sequence, self.sealed.next_sequence());
         if row.sequence < first || row.sequence >= next {
             let expected = format!("events {first} to {}", next.saturating_sub(1));
@@ -78,34 +79,33 @@ impl Contents {
             return Some((Kind::EventMissing, format!("event {expected}"), found));
         }
         self.next_sequence += 1;
-        let event = match row.to_event() {
+        let column = columns::check(&row, self.id);
+        let (stored, at, received_at) = (row.event_hash, row.started_at, row.received_at);
+        let event = match row.into_event() {
             Ok(event) => event,
             Err(error) => return Some(unreadable(&error)),
         };
         let hash = event_hash(&event);
-        if hash != row.event_hash {
-            let (stored, found) = (hex::encode(row.event_hash), hex::encode(hash));
+        if hash != stored {
+            let (stored, found) = (hex::encode(stored), hex::encode(hash));
             let expected = format!("a row that makes event_hash {stored}");
             return Some((Kind::EventChanged, expected, format!("one that makes {found}")));
         }
-        let written = EventRow::new(&event, self.id, row.received_at, hash);
-        if written != *row {
-            let (expected, found) = difference(&written, row);
+        if let Some((expected, found)) = column {
             return Some((Kind::ColumnChanged, expected, found));
         }
-        let month = month(row.started_at);
+        let month = month(at);
         match self.events_received.iter().find(|(known, _)| *known == month) {
-            None => self.events_received.push((month, row.received_at)),
-            Some((_, received)) if *received == row.received_at => {}
+            None => self.events_received.push((month, received_at)),
+            Some((_, received)) if *received == received_at => {}
             Some((_, received)) => {
                 let expected = format!("received_at {received}, as the events before it");
-                return Some((Kind::ColumnChanged, expected, row.received_at.to_string()));
+                return Some((Kind::ColumnChanged, expected, received_at.to_string()));
             }
         }
-        let at = row.started_at;
         let (earliest, latest) = self.times.unwrap_or((at, at));
         self.times = Some((earliest.min(at), latest.max(at)));
-        self.gaps.extend(event.gap.map(|gap| (row.sequence, gap)));
+        self.gaps.extend(event.gap.map(|gap| (event.sequence, gap)));
         self.event_hashes.push(hash);
         None
     }
@@ -238,16 +238,6 @@ fn unreadable(error: &StoreError) -> (Kind, String, String) {
         other => other.to_string(),
     };
     (Kind::Unreadable, "a value that Whence writes".into(), found)
-}
-
-/// The first column in which the rows differ, as it must be and as it is.
-fn difference(written: &EventRow, row: &EventRow) -> (String, String) {
-    let (written, row) = (EventView(written), EventView(row));
-    let mut columns = written.fields().zip(row.fields());
-    match columns.find(|(expected, found)| expected != found) {
-        Some(((name, expected), (_, found))) => (format!("{name} {expected}"), found.to_string()),
-        None => ("the columns of the event".into(), "others".into()),
-    }
 }
 
 fn adds_up(span: &Coverage) -> bool {

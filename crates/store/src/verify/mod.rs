@@ -16,6 +16,7 @@
 //! A batch has one finding at most: the first.
 
 mod chain;
+mod columns;
 mod contents;
 mod finding;
 mod link;
