@@ -48,7 +48,7 @@ pub struct Analysis {
     pub text: Option<Text>,
     /// None in [`Mode::None`].
     pub fingerprint: Option<u64>,
-    /// Sorted, without repeats, at most 64.
+    /// Sorted, without repeats, at most 64 with at most 516 bytes each; a name that was cut ends with `…`.
     pub tables: Vec<String>,
 }
 

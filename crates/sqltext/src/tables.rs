@@ -6,6 +6,9 @@ use crate::lexer::{Kind, Token};
 use crate::{is_any, is_word};
 
 const MOST: usize = 64;
+/// Longest name that is kept, in bytes: a database and a table of 64 characters of four bytes each, and the dot.
+/// No server takes a longer one.
+const LONGEST_BYTES: usize = 2 * 64 * 4 + 1;
 /// Words between the keyword and the name.
 const MODIFIERS: &[&str] = &[
     "low_priority",
@@ -37,7 +40,7 @@ const NO_TABLES: &[&str] = &[
 /// Functions with a FROM of their own: `EXTRACT(YEAR FROM day)`.
 const FROM_FUNCTIONS: &[&str] = &["extract", "trim", "substring", "substr", "mid", "overlay"];
 
-/// Names as written, without backquotes, sorted.
+/// Names as written, without backquotes, sorted. What is longer than any server takes is cut, and ends with `…`.
 pub fn tables(sql: &[u8], tokens: &[Token]) -> Vec<String> {
     let code: Vec<&Token> = tokens.iter().filter(|token| token.kind != Kind::Comment).collect();
     let mut found = BTreeSet::new();
@@ -59,7 +62,7 @@ pub fn tables(sql: &[u8], tokens: &[Token]) -> Vec<String> {
             }
             Kind::Word if is_word(sql, token, "as") && code.get(at + 1).is_some_and(|next| opens(next)) => {
                 // `WITH name AS (…)` names no table.
-                expressions.extend(before.map(|name| unquoted(sql, name)));
+                expressions.extend(before.map(|name| cut(unquoted(sql, name))));
             }
             _ => {}
         }
@@ -93,11 +96,14 @@ fn names(sql: &[u8], tokens: &[&Token], found: &mut BTreeSet<String>) {
             if dot.kind != Kind::Symbol(b'.') || !matches!(part.kind, Kind::Word | Kind::Name) {
                 break;
             }
-            full = format!("{full}.{}", unquoted(sql, part));
+            // What is too long already is cut below.
+            if full.len() <= LONGEST_BYTES {
+                full = format!("{full}.{}", unquoted(sql, part));
+            }
             at += 2;
         }
         // `TABLE(…)` and other functions name no table; a list of columns may follow one.
-        found.insert(full);
+        found.insert(cut(full));
         at += usize::from(tokens.get(at).is_some_and(|token| is_word(sql, token, "as")));
         at +=
             usize::from(tokens.get(at).is_some_and(|token| token.kind == Kind::Name || is_alias(sql, token)));
@@ -116,6 +122,15 @@ fn is_alias(sql: &[u8], token: &Token) -> bool {
     const FOLLOWING: &[&str] =
         &["set", "values", "select", "where", "join", "left", "right", "inner", "on", "order"];
     token.kind == Kind::Word && !is_any(sql, token, FOLLOWING)
+}
+
+/// The name, when it is too long only its beginning and a mark.
+fn cut(mut name: String) -> String {
+    if name.len() > LONGEST_BYTES {
+        name.truncate(name.floor_char_boundary(LONGEST_BYTES));
+        name.push('…');
+    }
+    name
 }
 
 fn unquoted(sql: &[u8], token: &Token) -> String {

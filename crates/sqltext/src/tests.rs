@@ -148,6 +148,22 @@ fn tables_are_found() {
 }
 
 #[test]
+fn a_name_that_no_server_takes_is_cut() {
+    let longest = format!("{0}.{0}", "𝄞".repeat(64));
+    assert_eq!(full(&format!("SELECT 1 FROM {longest}")).tables, [longest]);
+    for name in [format!("`{}`", "x".repeat(5000)), "密".repeat(5000), vec!["a"; 5000].join(".")] {
+        let tables = full(&format!("INSERT INTO {name} VALUES (1)")).tables;
+        assert!(matches!(&tables[..], [table] if table.len() <= 516 && table.ends_with('…')), "{tables:?}");
+    }
+    let expression = "密".repeat(5000);
+    let sql = format!("WITH {expression} AS (SELECT 1) SELECT * FROM {expression}");
+    assert!(full(&sql).tables.is_empty());
+    let bytes = [b"SELECT 1 FROM `", &[0xff; 5000][..], b"`"].concat();
+    let tables = analyze(&bytes, bytes.len() as u64, &Config::default()).tables;
+    assert!(tables[0].len() <= 516 && tables[0].ends_with('…'), "{tables:?}");
+}
+
+#[test]
 fn a_cut_is_marked() {
     let text = analyze(b"SELECT '12345", 40, &Config::default()).text.unwrap();
     assert_eq!((text.truncated, text.original_bytes), (true, 40));
