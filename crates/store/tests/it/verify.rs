@@ -110,6 +110,12 @@ impl Audit {
         }
     }
 
+    pub async fn columns(&self, table: &str) -> Vec<String> {
+        let sql =
+            "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = {table:String}";
+        self.client.query(sql).param("table", table).fetch_all().await.unwrap()
+    }
+
     /// Rows as they are stored.
     pub async fn rows<R: RowOwned + RowRead>(&self, table: &str, of: &str) -> Vec<R> {
         let sql = format!("SELECT ?fields FROM {table} WHERE {of}");
