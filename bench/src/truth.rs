@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use whence_e2e::Whence;
@@ -10,7 +11,7 @@ use whence_model::Timestamp;
 use whence_testkit::{DatabaseServer, MariaDb, MySql56};
 
 use crate::compare::{Findings, Side, compare};
-use crate::entry::Entry;
+use crate::entry::{Entry, What};
 use crate::load;
 use crate::record::{Sessions, general_log, server_audit, whence::Reader};
 
@@ -149,7 +150,6 @@ pub async fn run(
     let journal: Sessions =
         sent.journals.into_iter().map(|journal| (journal.connection_id, journal.entries)).collect();
     let first = journal.keys().next().copied().unwrap_or_default();
-    let done: usize = journal.values().map(Vec::len).sum();
     let read = |name: &str| {
         let path = directory.path().join(name);
         std::fs::read(&path).with_context(|| path.display().to_string())
@@ -158,7 +158,15 @@ pub async fn run(
     if product == Product::MariaDb {
         records.push((Side::ServerAudit, server_audit::parse(&read("audit.log")?)));
     }
-    let unrecorded = BTreeSet::new();
+    let by_programs: Sessions = records[0]
+        .1
+        .iter()
+        .filter(|(_, entries)| is_by_program(entries))
+        .map(|(&id, entries)| (id, entries.clone()))
+        .collect();
+    let unrecorded: BTreeSet<u64> = by_programs.keys().copied().collect();
+    let done = count(&journal, |_| true) + count(&by_programs, |_| true);
+    let commands = count(&journal, is_command) + count(&by_programs, is_command);
     let mut findings =
         vec![(Side::Journal, compare(Side::Journal, &stored.sessions, &journal, &unrecorded, first))];
     for (side, record) in &records {
@@ -167,8 +175,28 @@ pub async fn run(
     if !arrived {
         println!("{}: the last event did not arrive; what did is compared", product.name());
     }
-    let commands_per_second = commands_in(&journal) / sent.duration.as_secs_f64();
-    Ok(summary(product, seed, done as u64, stored.unplaced.len(), stored.lost, commands_per_second, findings))
+    let commands_per_second = rate(commands, sent.duration);
+    let unplaced = stored.unplaced.len();
+    Ok(summary(product, seed, done, unplaced, stored.lost, commands_per_second, findings))
+}
+
+/// Whether a session of the general log is of a program, by its account.
+fn is_by_program(entries: &[Entry]) -> bool {
+    let user = entries.first().and_then(|entry| entry.login_user.as_deref());
+    user.is_some_and(|user| load::programs::ACCOUNTS.contains(&user))
+}
+
+fn is_command(entry: &Entry) -> bool {
+    matches!(entry.what, What::Command(_))
+}
+
+fn count(sessions: &Sessions, is_it: impl Fn(&Entry) -> bool) -> u64 {
+    sessions.values().flatten().filter(|entry| is_it(entry)).count() as u64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate to show")]
+fn rate(commands: u64, duration: Duration) -> f64 {
+    commands as f64 / duration.as_secs_f64()
 }
 
 /// Whence, built as this program is.
@@ -186,12 +214,6 @@ fn program() -> anyhow::Result<PathBuf> {
         bail!("cannot build whence");
     }
     Ok(profile.join("whence"))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a rate to show")]
-fn commands_in(journal: &Sessions) -> f64 {
-    let is_command = |entry: &&Entry| matches!(entry.what, crate::entry::What::Command(_));
-    journal.values().map(|entries| entries.iter().filter(is_command).count()).sum::<usize>() as f64
 }
 
 /// Each event counts once, however many records disagree with it.

@@ -1,5 +1,6 @@
 //! The load: several clients at once, each drawing sessions, commands and failures from its own generator.
 
+pub mod programs;
 mod session;
 mod statements;
 
@@ -21,6 +22,8 @@ pub const ACCOUNTS: &[&str] = &["app", "report", "batch", "api_7", "zoë", "a_si
 pub const UNKNOWN_COMMAND: u8 = 99;
 /// Clients at once.
 const CLIENTS: u64 = 8;
+/// Of this many commands one is a program's.
+const PROGRAMS_SHARE: usize = 10;
 /// Text of the statement that ends the load.
 pub const MARK: &str = "SELECT 'the load has ended'";
 /// How long the server may take to close the connections that clients left.
@@ -47,7 +50,7 @@ pub fn prepare(server: &DatabaseServer) -> anyhow::Result<()> {
         sql.push_str(";\n");
     };
     for host in ["%", "localhost"] {
-        for account in ACCOUNTS {
+        for account in ACCOUNTS.iter().chain(programs::ACCOUNTS) {
             add(format!("CREATE USER '{account}'@'{host}'"));
             add(format!("GRANT ALL ON *.* TO '{account}'@'{host}' WITH GRANT OPTION"));
         }
@@ -57,6 +60,7 @@ pub fn prepare(server: &DatabaseServer) -> anyhow::Result<()> {
     for client in 0..CLIENTS {
         add(format!("CREATE TABLE {} (id INT AUTO_INCREMENT PRIMARY KEY, note TEXT)", table(client)));
     }
+    sql.push_str("CREATE DATABASE bench;\n");
     server.sql("root", "", "", &sql, Via::Socket)?;
     Ok(())
 }
@@ -65,19 +69,21 @@ fn table(client: u64) -> String {
     format!("logs.client{client}")
 }
 
-/// Sends about `commands` commands, the same for the same seed.
+/// Sends about `commands` commands; those of the clients are the same for the same seed.
 pub fn send(server: &DatabaseServer, commands: usize, seed: u64) -> anyhow::Result<Sent> {
     let started = Instant::now();
-    let share = commands.div_ceil(usize::try_from(CLIENTS)?);
-    let results: Vec<anyhow::Result<Vec<Journal>>> = std::thread::scope(|scope| {
+    let share = (commands - commands / PROGRAMS_SHARE).div_ceil(usize::try_from(CLIENTS)?);
+    let (programs, results) = std::thread::scope(|scope| {
+        let programs = scope.spawn(|| programs::run(server, commands / PROGRAMS_SHARE));
         let work = |client| move || work(server, client, share, seed);
         let clients: Vec<_> = (0..CLIENTS).map(|client| scope.spawn(work(client))).collect();
-        let ended = clients.into_iter().map(|client| {
-            client.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a client of the load panicked")))
-        });
-        ended.collect()
+        let panicked = |_| Err(anyhow::anyhow!("a client of the load panicked"));
+        let results: Vec<anyhow::Result<Vec<Journal>>> =
+            clients.into_iter().map(|client| client.join().unwrap_or_else(panicked)).collect();
+        (programs.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the programs' thread panicked"))), results)
     });
     let duration = started.elapsed();
+    programs?;
     let mut journals = Vec::new();
     for result in results {
         journals.extend(result?);
