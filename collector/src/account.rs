@@ -15,6 +15,9 @@ use whence_model::{Coverage, CoverageState, InstanceId, LossReason, Provider, Se
 
 use crate::discover::ProcessId;
 
+/// Servers that do not run are told of for ever, but not more than so many: the last ones.
+const MOST_AWAY: usize = 256;
+
 /// The accounts cannot be kept.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {source}")]
@@ -61,10 +64,11 @@ struct Kept {
     after: Vec<Account>,
 }
 
-/// Accounts of a collector before this one.
+/// A process that the collector before this one watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Former {
     pub process: ProcessId,
+    pub provider: Provider,
     pub server: Server,
 }
 
@@ -73,19 +77,20 @@ pub struct Former {
 pub struct Accounts {
     path: PathBuf,
     ring: String,
-    open: HashMap<InstanceId, Account>,
-    /// Which server a process is.
-    processes: HashMap<u32, InstanceId>,
-    /// As of the newest batch in the spool …
-    saved: Vec<Account>,
-    /// … and as of the one that is on its way there.
-    saving: Vec<Account>,
-    /// Servers that were watched when the collector before this one ended, and are not looked at yet.
-    former: HashMap<InstanceId, Account>,
+    /// Servers that run, by process.
+    running: HashMap<u32, Account>,
+    /// Servers that do not.
+    away: HashMap<InstanceId, Account>,
+    /// What the collector before this one had open and nobody has looked at yet.
+    former: Vec<Account>,
     former_saved_at: Timestamp,
     /// Whether the kernel may have gone on recording since the collector before this one ended.
     recorded_on: bool,
     detached: bool,
+    /// As of the newest batch in the spool …
+    saved: Vec<Account>,
+    /// … and as of the one that is on its way there.
+    saving: Vec<Account>,
 }
 
 impl Accounts {
@@ -96,51 +101,64 @@ impl Accounts {
         let path = directory.join("accounts.json");
         // Damaged or not there: the time since then shows as not watched.
         let kept = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
+        let recorded_on = kept.as_ref().is_some_and(|kept| kept.ring == ring && !kept.detached);
         let kept = kept.unwrap_or_default();
-        let accounts = if newest >= kept.batch { kept.after } else { kept.before };
+        let mut former = if newest >= kept.batch { kept.after } else { kept.before };
         let boot = |ring: &str| ring.split(':').next().map(str::to_owned);
-        let is_same_boot = boot(&kept.ring) == boot(ring);
-        let mut former: HashMap<InstanceId, Account> = HashMap::new();
-        for mut account in accounts {
-            if !is_same_boot {
+        if boot(&kept.ring) != boot(ring) {
+            // Process numbers are of another life.
+            for account in &mut former {
                 account.start_ticks = 0;
             }
-            former.insert(account.server.instance, account);
         }
         Self {
             path,
             ring: ring.to_owned(),
-            open: HashMap::new(),
-            processes: HashMap::new(),
-            saved: former.values().cloned().collect(),
-            saving: Vec::new(),
+            running: HashMap::new(),
+            away: HashMap::new(),
+            saved: former.clone(),
             former,
             former_saved_at: kept.saved_at,
-            recorded_on: kept.ring == ring && !kept.detached,
+            recorded_on,
             detached: false,
+            saving: Vec::new(),
         }
     }
 
-    /// The processes that may have gone on being recorded while no collector ran.
+    /// From when on the kernel recorded although no collector ran; None when it did not.
+    pub fn recorded_since(&self) -> Option<Timestamp> {
+        self.recorded_on.then_some(self.former_saved_at)
+    }
+
+    /// The processes that were watched when the collector before this one ended, may have been recorded since, and were
+    /// not registered again.
     pub fn former_processes(&self) -> Vec<Former> {
-        let watched = self.former.values().filter(|_| self.recorded_on);
+        let watched = self.former.iter().filter(|_| self.recorded_on);
         let watched = watched.filter(|account| account.state == CoverageState::Watched);
-        let former =
-            watched.map(|account| Former { process: account.process(), server: account.server.clone() });
+        let former = watched.map(|account| Former {
+            process: account.process(),
+            provider: account.provider.unwrap_or(Provider::Functions),
+            server: account.server.clone(),
+        });
         former.collect()
     }
 
-    /// The server as it was known to the collector before this one, when `process` is the same.
+    /// The server as it was known before, to this collector or the one before it, when `process` is the same.
     ///
     /// A process's start in UTC is rounded anew at each look; what was stored first stays.
     pub fn known_server(&self, process: ProcessId) -> Option<&Server> {
-        let mut all = self.open.values().chain(self.former.values());
+        let mut all = self.running.values().chain(&self.former);
         all.find(|account| account.process() == process).map(|account| &account.server)
     }
 
-    /// Process `tgid` counts as this server from now on; watched from `since`.
+    /// Whether this process has an account that is open.
+    pub fn is_open(&self, process: ProcessId) -> bool {
+        self.running.get(&process.tgid).is_some_and(|account| account.process() == process)
+    }
+
+    /// Opens the account of a process that is watched from `since` on.
     ///
-    /// `went_on`: its probes were pinned and recorded all the time since the collector before this one ended.
+    /// `went_on`: its probes were pinned all the time since the collector before this one ended, so that its span goes on.
     /// The answer is the spans that this ends.
     pub fn watch(
         &mut self,
@@ -150,22 +168,23 @@ impl Accounts {
         since: Timestamp,
         went_on: bool,
     ) -> Vec<Coverage> {
-        let former = self.former.remove(&server.instance);
-        if let Some(former) =
-            former.as_ref().filter(|former| went_on && self.recorded_on && former.process() == process)
+        if went_on
+            && self.recorded_on
+            && let Some(place) = self
+                .former
+                .iter()
+                .position(|former| former.process() == process && former.state == CoverageState::Watched)
         {
-            self.insert(process.tgid, former.clone());
-            return Vec::new();
+            let former = self.former.swap_remove(place);
+            let ended = self.away.remove(&server.instance).and_then(|away| away.span(former.since));
+            self.running.insert(process.tgid, former);
+            return ended.into_iter().collect();
         }
-        let mut spans: Vec<Coverage> =
-            former.and_then(|former| former.span(self.former_saved_at)).into_iter().collect();
-        spans.extend(self.end(server.instance, since));
         let account = Account::new(server, CoverageState::Watched, process.start_ticks, since);
-        self.insert(process.tgid, Account { provider: Some(provider), ..account });
-        spans
+        self.begin(Account { provider: Some(provider), ..account })
     }
 
-    /// Process `tgid` is this server, and cannot be watched, for the reason in `detail`.
+    /// Opens the account of a process that cannot be watched, for the reason in `detail`.
     pub fn refuse(
         &mut self,
         process: ProcessId,
@@ -173,46 +192,71 @@ impl Accounts {
         detail: &str,
         now: Timestamp,
     ) -> Vec<Coverage> {
-        let former = self.former.remove(&server.instance);
-        let mut spans: Vec<Coverage> =
-            former.and_then(|former| former.span(self.former_saved_at)).into_iter().collect();
-        spans.extend(self.end(server.instance, now));
         let account = Account::new(server, CoverageState::Unattachable, process.start_ticks, now);
-        self.insert(process.tgid, Account { detail: Some(detail.to_owned()), ..account });
+        self.begin(Account { detail: Some(detail.to_owned()), ..account })
+    }
+
+    fn begin(&mut self, account: Account) -> Vec<Coverage> {
+        let since = account.since;
+        let mut spans = Vec::new();
+        while let Some(place) = self.former.iter().position(|former| former.process() == account.process()) {
+            spans.extend(self.former.swap_remove(place).span(self.former_saved_at));
+        }
+        spans.extend(self.away.remove(&account.server.instance).and_then(|away| away.span(since)));
+        let tgid = account.server.process_id;
+        spans.extend(self.running.insert(tgid, account).and_then(|before| before.span(since)));
         spans
     }
 
-    /// Process `tgid` has ended: its server is not running.
-    pub fn ended(&mut self, tgid: u32, now: Timestamp) -> Option<Coverage> {
-        let instance = self.processes.remove(&tgid)?;
-        let account = self.open.get_mut(&instance).filter(|account| account.server.process_id == tgid)?;
-        let span = account.span(now);
-        *account = Account::new(&account.server, CoverageState::NotRunning, 0, now);
-        span
+    /// Process `tgid` has ended: its server is not running, unless it is as another process. `is_known`: it was seen
+    /// running, so that its absence tells something.
+    pub fn ended(&mut self, tgid: u32, is_known: bool, now: Timestamp) -> Option<Coverage> {
+        let account = self.running.remove(&tgid)?;
+        let instance = account.server.instance;
+        if is_known && !self.is_running(instance) {
+            self.away.insert(instance, Account::new(&account.server, CoverageState::NotRunning, 0, now));
+            self.forget_oldest_away();
+        }
+        account.span(now)
     }
 
-    /// Everything that runs has been looked at: what the collector before this one watched and is not running, is not.
+    /// Everything that runs has been looked at: what the collector before this one knew and is not running, is not.
     pub fn looked_once(&mut self, now: Timestamp) -> Vec<Coverage> {
         let mut spans = Vec::new();
-        for (instance, former) in std::mem::take(&mut self.former) {
+        for former in std::mem::take(&mut self.former) {
             spans.extend(former.span(self.former_saved_at));
-            self.open
-                .entry(instance)
-                .or_insert_with(|| Account::new(&former.server, CoverageState::NotRunning, 0, now));
+            let instance = former.server.instance;
+            if !self.is_running(instance) {
+                let away = || Account::new(&former.server, CoverageState::NotRunning, 0, now);
+                self.away.entry(instance).or_insert_with(away);
+            }
         }
+        self.forget_oldest_away();
         spans
+    }
+
+    fn is_running(&self, instance: InstanceId) -> bool {
+        self.running.values().any(|account| account.server.instance == instance)
+    }
+
+    fn forget_oldest_away(&mut self) {
+        while self.away.len() > MOST_AWAY {
+            let oldest = self.away.values().min_by_key(|account| account.server.process_started_at);
+            let Some(oldest) = oldest.map(|account| account.server.instance) else { return };
+            self.away.remove(&oldest);
+        }
     }
 
     /// One more event of `tgid` is in a batch.
     pub fn count_stored(&mut self, tgid: u32) {
-        if let Some(account) = self.of(tgid) {
+        if let Some(account) = self.running.get_mut(&tgid) {
             account.stored += 1;
         }
     }
 
     /// Takes in the kernel's counters of `tgid`; the answer is what was lost since they were taken in last.
     pub fn count_lost(&mut self, tgid: u32, counters: &Counters) -> Vec<(LossReason, u64)> {
-        let Some(account) = self.of(tgid) else { return Vec::new() };
+        let Some(account) = self.running.get_mut(&tgid) else { return Vec::new() };
         let before = Counters {
             ring_full: account.counted.ring_full,
             table_full: account.counted.table_full,
@@ -235,25 +279,25 @@ impl Accounts {
             account.lost.clear();
             span
         };
-        self.open.values_mut().filter_map(close).collect()
+        self.running.values_mut().chain(self.away.values_mut()).filter_map(close).collect()
     }
 
     /// The processes that are watched.
     pub fn watched(&self) -> Vec<u32> {
-        let watched = self.open.values().filter(|account| account.state == CoverageState::Watched);
-        watched.map(|account| account.server.process_id).collect()
+        let watched = self.running.iter().filter(|(_, account)| account.state == CoverageState::Watched);
+        watched.map(|(tgid, _)| *tgid).collect()
     }
 
-    /// Every server with its state and why it is so, by host, product and port.
+    /// Every server with its state and why it is so, by product and port.
     pub fn servers(&self) -> Vec<(&Server, CoverageState, Option<&str>)> {
-        let all = self.open.values();
+        let all = self.running.values().chain(self.away.values());
         let mut servers: Vec<_> =
             all.map(|account| (&account.server, account.state, account.detail.as_deref())).collect();
         servers.sort_by_key(|(server, ..)| (&server.product, server.port, server.instance));
         servers
     }
 
-    /// The probes are taken off: the next collector finds a hole.
+    /// The probes will be taken off: the next collector finds a hole. To be saved before they are.
     pub fn detach(&mut self) {
         self.detached = true;
     }
@@ -262,7 +306,7 @@ impl Accounts {
     /// [`Accounts::confirm`] after it. Whichever of the two files a crash leaves behind, [`Accounts::open`] finds the
     /// accounts that fit the spool.
     pub fn save(&mut self, number: u64) -> Result<(), AccountError> {
-        self.saving = self.open.values().chain(self.former.values()).cloned().collect();
+        self.saving = self.running.values().chain(self.away.values()).chain(&self.former).cloned().collect();
         let kept = Kept {
             ring: self.ring.clone(),
             detached: self.detached,
@@ -283,22 +327,6 @@ impl Accounts {
     /// The batch that the accounts were saved with is in the spool.
     pub fn confirm(&mut self) {
         self.saved = std::mem::take(&mut self.saving);
-    }
-
-    fn of(&mut self, tgid: u32) -> Option<&mut Account> {
-        self.open.get_mut(self.processes.get(&tgid)?)
-    }
-
-    fn insert(&mut self, tgid: u32, account: Account) {
-        self.processes.insert(tgid, account.server.instance);
-        self.open.insert(account.server.instance, account);
-    }
-
-    /// Ends the open span of a server that turns up as another process.
-    fn end(&mut self, instance: InstanceId, now: Timestamp) -> Option<Coverage> {
-        let account = self.open.remove(&instance)?;
-        self.processes.retain(|_, known| *known != instance);
-        account.span(now)
     }
 }
 
@@ -383,7 +411,7 @@ mod tests {
         let first = accounts.checkpoint(Timestamp(20)).remove(0);
         assert_eq!((first.from, first.to), (Timestamp(10), Timestamp(20)));
         assert_eq!((first.seen, first.stored), (3, 1));
-        let second = accounts.ended(7, Timestamp(30)).unwrap();
+        let second = accounts.ended(7, true, Timestamp(30)).unwrap();
         assert_eq!((second.from, second.to, second.seen), (Timestamp(20), Timestamp(30), 0));
         let third = accounts.checkpoint(Timestamp(40)).remove(0);
         assert_eq!((third.state, third.from), (CoverageState::NotRunning, Timestamp(30)));
@@ -403,7 +431,9 @@ mod tests {
         accounts.save(2).unwrap();
         for (newest, stored) in [(1, 1), (2, 2)] {
             let mut next = open(directory.path(), newest);
-            assert_eq!(next.former_processes(), [Former { process: PROCESS, server: server() }]);
+            let former = Former { process: PROCESS, provider: Provider::Functions, server: server() };
+            assert_eq!(next.former_processes(), [former]);
+            assert!(!next.is_open(PROCESS));
             assert_eq!(watch(&mut next, 50, true), []);
             let span = next.checkpoint(Timestamp(60)).remove(0);
             assert_eq!((span.from, span.stored), (Timestamp(10), stored), "batch {newest} in the spool");
@@ -434,6 +464,46 @@ mod tests {
         assert_eq!(next.looked_once(Timestamp(i64::MAX)).len(), 1);
         let span = next.checkpoint(Timestamp(i64::MAX)).pop();
         assert_eq!(span, None);
+    }
+
+    #[test]
+    fn a_server_that_restarted_meanwhile_does_not_hide_the_process_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut accounts = open(directory.path(), 0);
+        watch(&mut accounts, 10, false);
+        accounts.save(1).unwrap();
+        let mut next = open(directory.path(), 1);
+        let successor = Server { process_id: 8, ..server() };
+        let process = ProcessId { tgid: 8, start_ticks: 80 };
+        assert_eq!(next.watch(process, &successor, Provider::Functions, Timestamp(50), true), []);
+        let former = next.former_processes().remove(0);
+        assert_eq!(former.process, PROCESS);
+        watch(&mut next, 0, true);
+        next.count_stored(7);
+        let span = next.ended(7, true, Timestamp(60)).unwrap();
+        assert_eq!((span.from, span.stored), (Timestamp(10), 1));
+        assert_eq!(next.looked_once(Timestamp(60)), []);
+        let states: Vec<_> =
+            next.servers().iter().map(|(server, state, _)| (server.process_id, *state)).collect();
+        assert_eq!(states, [(8, CoverageState::Watched)]);
+    }
+
+    #[test]
+    fn servers_that_are_away_are_forgotten_in_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut accounts = open(directory.path(), 0);
+        for number in 0..300 {
+            let instance = InstanceId(Uuid::from_u128(number));
+            accounts.watch(
+                PROCESS,
+                &Server { instance, ..server() },
+                Provider::Functions,
+                Timestamp(1),
+                false,
+            );
+            accounts.ended(7, true, Timestamp(2));
+        }
+        assert_eq!(accounts.servers().len(), MOST_AWAY);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,7 @@ use whence_model::{
     Coverage, CoverageState, Event, Gap, InstanceId, LossReason, Provider, Server, Timestamp,
 };
 
-use crate::account::Accounts;
+use crate::account::{Accounts, Former};
 use crate::decode::{DecodeError, Decoder};
 use crate::discover::process::inspect;
 use crate::discover::{BinaryId, Finding, Plan, Process, ProcessId};
@@ -42,9 +42,11 @@ pub enum CaptureError {
     #[error(transparent)]
     Ring(#[from] crate::probe::RingError),
     #[error(
-        "the last events could not be written to the spool; they are in the kernel still if probes are kept"
+        "the last events could not be written to the spool; the kernel holds them if its probes are pinned"
     )]
     Unsaved,
+    #[error("nobody looks for servers any more")]
+    NoDiscovery,
 }
 
 /// What became of a server program.
@@ -76,8 +78,7 @@ pub struct Parts {
     pub status_file: PathBuf,
     /// Whether the probes outlive this process when it is told to stop.
     pub keep_probes: bool,
-    /// What the spool had lost when it was opened.
-    pub lost: Vec<Lost>,
+    pub shutdown: CancellationToken,
 }
 
 /// The capturing thread's state.
@@ -85,8 +86,12 @@ pub struct Capture {
     parts: Parts,
     ring_tag: [u8; 16],
     watches: HashMap<BinaryId, Watch>,
-    /// Processes that had ended before anyone looked at them.
-    gone: Vec<ProcessId>,
+    /// Processes that had ended before anyone looked at them, and whether they are known for what they were.
+    gone: Vec<(ProcessId, bool)>,
+    /// Processes of which nothing is kept in the kernel when the batch to come is on disk.
+    settled: Vec<u32>,
+    /// The kernel's counters of processes that found no room of their own, as far as they are told.
+    roomless: Counters,
     /// Whether all that ran at the start has been looked at. Before that the status would be half of it.
     looked_once: bool,
     /// End of the last record that was decoded.
@@ -94,6 +99,20 @@ pub struct Capture {
     span_until: Instant,
     losses_until: Instant,
     losses_since: Timestamp,
+}
+
+/// Losses to be told: how many, from when to when.
+type Gaps = HashMap<(Server, LossReason), (u64, Timestamp, Timestamp)>;
+
+impl Drop for Capture {
+    /// However capturing ends, but for [`Capture::stop`], pinned probes stay on for the next collector.
+    fn drop(&mut self) {
+        for (_, watch) in self.watches.drain() {
+            if let Watch::Attached { attachment, .. } = watch {
+                attachment.leave();
+            }
+        }
+    }
 }
 
 /// The tag by which the spool knows a ring.
@@ -107,68 +126,76 @@ impl Capture {
             ring_tag: ring_tag(&parts.ring),
             watches: HashMap::new(),
             gone: Vec::new(),
+            settled: Vec::new(),
+            roomless: Counters::default(),
             looked_once: false,
             position: 0,
             span_until: Instant::now() + SPAN,
             losses_until: Instant::now() + LOOK_FOR_LOSSES,
-            losses_since: Timestamp::now(),
+            losses_since: parts.accounts.recorded_since().unwrap_or_else(Timestamp::now),
             parts,
         }
     }
 
-    /// Captures until `shutdown`. Blocks.
-    pub fn run(mut self, shutdown: &CancellationToken) -> Result<(), CaptureError> {
-        let lost = std::mem::take(&mut self.parts.lost);
-        self.tell_lost_batches(lost);
+    /// Captures until it is told to stop. Blocks.
+    pub fn run(mut self) -> Result<(), CaptureError> {
         for former in self.parts.accounts.former_processes() {
             self.parts.decoder.add_server(former.process.tgid, former.server);
         }
+        self.roomless = self.parts.probes.counters(0)?;
         // Records of before are read when it is known which of their servers still run.
-        while !shutdown.is_cancelled() {
+        while !self.is_stopping() && !self.looked_once {
             match self.parts.findings.recv_timeout(LONGEST_WAIT) {
-                Ok(Finding::LookedOnce) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(finding) => self.handle(finding)?,
                 Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) if self.is_stopping() => break,
+                Err(RecvTimeoutError::Disconnected) => return Err(CaptureError::NoDiscovery),
             }
         }
-        self.look_at_former();
-        self.looked_once = true;
-        self.write_status();
-        while !shutdown.is_cancelled() {
-            let findings: Vec<Finding> = self.parts.findings.try_iter().collect();
-            for finding in findings {
-                self.handle(finding)?;
+        while !self.is_stopping() {
+            loop {
+                match self.parts.findings.try_recv() {
+                    Ok(finding) => self.handle(finding)?,
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) if self.is_stopping() => break,
+                    Err(TryRecvError::Disconnected) => return Err(CaptureError::NoDiscovery),
+                }
             }
-            let idle = self.drain();
-            self.end_gone()?;
+            let is_idle = self.drain();
+            if is_idle {
+                self.end_gone()?;
+            }
             self.on_time()?;
+            self.tell_lost_batches();
             if self.parts.sealer.is_due() {
-                self.flush(None)?;
+                self.flush()?;
             }
-            if idle {
+            if is_idle {
                 self.parts.ring.wait(LONGEST_WAIT)?;
             }
         }
         self.stop()
     }
 
+    fn is_stopping(&self) -> bool {
+        self.parts.shutdown.is_cancelled()
+    }
+
     fn stop(mut self) -> Result<(), CaptureError> {
-        for (_, watch) in self.watches.drain() {
-            match watch {
-                Watch::Attached { attachment, .. } if self.parts.keep_probes => attachment.leave(),
-                // Dropping it detaches.
-                Watch::Attached { .. } | Watch::Failed { .. } => {}
-            }
-        }
         if !self.parts.keep_probes {
+            // On disk before it is so: a hole is never taken for a time that was watched.
             self.parts.accounts.detach();
+            self.checkpoint();
+            self.flush()?;
+            // Dropping it detaches.
+            self.watches.clear();
         }
         while !self.drain() {
-            self.flush(Some(LAST_ATTEMPTS))?;
+            self.flush()?;
         }
         self.tell_losses()?;
         self.checkpoint();
-        self.flush(Some(LAST_ATTEMPTS))?;
+        self.flush()?;
         if !self.parts.keep_probes {
             self.parts.probes.unpin()?;
         }
@@ -184,12 +211,16 @@ impl Capture {
             }
             Finding::Ended(id) => {
                 while !self.drain() {
-                    self.flush(None)?;
+                    self.flush()?;
                 }
-                self.process_ended(id)?;
+                self.process_ended(id, true)?;
                 self.write_status();
             }
-            Finding::LookedOnce => {}
+            Finding::LookedOnce => {
+                self.look_at_former()?;
+                self.looked_once = true;
+                self.write_status();
+            }
         }
         Ok(())
     }
@@ -223,7 +254,7 @@ impl Capture {
     /// Opens the account of a process.
     fn register(&mut self, binary: BinaryId, process: Process) {
         let id = process.id;
-        if self.parts.decoder.server(id.tgid).is_some_and(|known| *known == process.server) {
+        if self.parts.accounts.is_open(id) {
             return;
         }
         // The process that the program was found by may have ended before probes could be put on it.
@@ -235,8 +266,9 @@ impl Capture {
         let spans = match self.watches.get_mut(&binary) {
             Some(Watch::Attached { attachment, at, provider, example }) => {
                 *example = Some(Box::new(server.clone()));
-                let started = server.process_started_at;
-                let since = if attachment.taken_up() { started } else { started.max(*at) };
+                // Probes that were on already recorded since the collector before this one was last seen to be alive.
+                let recorded_since = self.parts.accounts.recorded_since().filter(|_| attachment.taken_up());
+                let since = server.process_started_at.max(recorded_since.unwrap_or(*at));
                 self.parts.decoder.add_server(id.tgid, server.clone());
                 self.parts.accounts.watch(id, &server, *provider, since, attachment.taken_up())
             }
@@ -249,17 +281,18 @@ impl Capture {
     }
 
     /// Servers that the collector before this one watched, and that ended since.
-    fn look_at_former(&mut self) {
+    fn look_at_former(&mut self) -> Result<(), CaptureError> {
         for former in self.parts.accounts.former_processes() {
             let since = former.server.process_started_at;
             // Its probes went on to its end, so no span ends here.
-            let spans =
-                self.parts.accounts.watch(former.process, &former.server, Provider::Functions, since, true);
+            let Former { process, provider, server } = former;
+            let spans = self.parts.accounts.watch(process, &server, provider, since, true);
             self.seal_spans(spans);
-            self.gone.push(former.process);
+            self.gone.push((process, true));
         }
         let spans = self.parts.accounts.looked_once(Timestamp::now());
         self.seal_spans(spans);
+        Ok(self.parts.probes.forget_ended_processes(&self.parts.accounts.watched())?)
     }
 
     /// Decodes what is in the ring, until it is empty or a batch is full. Whether it is empty.
@@ -329,18 +362,20 @@ impl Capture {
         self.parts.decoder.add_server(tgid, server.clone());
         let spans = self.parts.accounts.watch(id, &server, Provider::Functions, now, false);
         self.seal_spans(spans);
-        self.gone.push(id);
+        self.gone.push((id, false));
     }
 
     fn end_gone(&mut self) -> Result<(), CaptureError> {
-        for id in std::mem::take(&mut self.gone) {
-            self.process_ended(id)?;
+        if self.parts.ring.is_read() {
+            for (id, is_known) in std::mem::take(&mut self.gone) {
+                self.process_ended(id, is_known)?;
+            }
         }
         Ok(())
     }
 
     /// Closes the account of a process whose records have all been read.
-    fn process_ended(&mut self, id: ProcessId) -> Result<(), CaptureError> {
+    fn process_ended(&mut self, id: ProcessId, is_known: bool) -> Result<(), CaptureError> {
         let (unfinished, counters) = self.parts.probes.process_ended(id.tgid)?;
         for record in unfinished {
             if self.parts.decoder.server(id.tgid).is_some() {
@@ -350,9 +385,10 @@ impl Capture {
         }
         let now = Timestamp::now();
         self.tell_losses_of(id.tgid, &counters, now);
-        let span = self.parts.accounts.ended(id.tgid, now);
+        let span = self.parts.accounts.ended(id.tgid, is_known, now);
         self.seal_spans(span);
         self.parts.decoder.remove_server(id.tgid);
+        self.settled.push(id.tgid);
         Ok(())
     }
 
@@ -390,6 +426,12 @@ impl Capture {
             let counters = self.parts.probes.counters(tgid)?;
             self.tell_losses_of(tgid, &counters, now);
         }
+        let roomless = self.parts.probes.counters(0)?;
+        for (reason, events) in crate::decode::losses(&self.roomless, &roomless) {
+            let nobody = self.own_server();
+            self.tell_gap(nobody, reason, events, (self.losses_since, now));
+        }
+        self.roomless = roomless;
         self.losses_since = now;
         Ok(())
     }
@@ -415,8 +457,10 @@ impl Capture {
         self.parts.sealer.event(gap);
     }
 
-    /// Batches that the spool gave up or found damaged, as gaps of their servers.
-    fn tell_lost_batches(&mut self, lost: Vec<Lost>) {
+    /// Batches that the spool gave up, lost or put aside, as gaps of their servers.
+    fn tell_lost_batches(&mut self) {
+        let lost = ship::lock(&self.parts.spool).take_lost();
+        let mut gaps = Gaps::new();
         for lost in lost {
             match lost {
                 Lost::Corrupt { events } => {
@@ -424,41 +468,23 @@ impl Capture {
                     let nobody = self.own_server();
                     self.tell_gap(nobody, LossReason::SpoolCorrupt, events, (now, now));
                 }
+                Lost::Refused { batch } => drop(add_gaps(&batch, LossReason::Refused, &mut gaps)),
                 Lost::Full { batches } => {
                     for batch in batches {
-                        self.tell_given_up(&batch);
+                        let coverage = add_gaps(&batch, LossReason::SpoolFull, &mut gaps);
+                        // It still holds. (That of a refused batch may be what was refused.)
+                        self.seal_spans(coverage);
                     }
                 }
             }
         }
+        for ((server, reason), (events, from, to)) in gaps {
+            self.tell_gap(server, reason, events, (from, to));
+        }
     }
 
-    /// What a given-up batch held: its events become gaps; its coverage still holds, and so do its gaps.
-    fn tell_given_up(&mut self, batch: &[u8]) {
-        let Ok(batch) = whence_wire::decode(batch, &whence_wire::Limits::default()) else {
-            tracing::error!("a batch that the spool gave up cannot be read");
-            return;
-        };
-        let mut spans: HashMap<Server, (u64, Timestamp, Timestamp)> = HashMap::new();
-        for event in batch.events {
-            if event.gap.is_some() {
-                self.parts.sealer.event(event);
-                continue;
-            }
-            let at = event.started_at;
-            let (events, from, to) = spans.entry(event.server).or_insert((0, at, at));
-            *events += 1;
-            *from = at.min(*from);
-            *to = at.max(*to);
-        }
-        for (server, (events, from, to)) in spans {
-            self.tell_gap(server, LossReason::SpoolFull, events, (from, to));
-        }
-        self.seal_spans(batch.coverage);
-    }
-
-    /// Seals what there is and puts it into the spool; tries until it is there, or `attempts` times.
-    fn flush(&mut self, attempts: Option<u32>) -> Result<(), CaptureError> {
+    /// Seals what there is and puts it into the spool; tries until it is there, or, when stopping, some times.
+    fn flush(&mut self) -> Result<(), CaptureError> {
         let batch = match self.parts.sealer.seal() {
             Ok(Some(batch)) => batch,
             Ok(None) => return Ok(()),
@@ -469,38 +495,34 @@ impl Capture {
             }
         };
         let mark = RingMark { position: self.position, ring: self.ring_tag };
-        let mut failures = 0;
-        let lost = loop {
-            match self.append(&batch, &mark) {
-                Ok(lost) => break lost,
-                Err(error) => {
-                    if failures == 0 {
-                        tracing::error!(
-                            error,
-                            "cannot write to the spool; the kernel's ring holds what comes"
-                        );
-                    }
-                    failures += 1;
-                    self.parts.metrics.spool_failures.inc();
-                    if attempts.is_some_and(|attempts| failures >= attempts) {
-                        return Err(CaptureError::Unsaved);
-                    }
-                    whence_service::notify::watchdog();
-                    std::thread::sleep(SPOOL_RETRY);
-                }
+        let mut attempts = 0;
+        while let Err(error) = self.append(&batch, &mark) {
+            if attempts == 0 {
+                tracing::error!(error, "cannot write to the spool; the kernel's ring holds what comes");
             }
-        };
+            attempts += 1;
+            self.parts.metrics.spool_failures.inc();
+            if self.is_stopping() && attempts >= LAST_ATTEMPTS {
+                return Err(CaptureError::Unsaved);
+            }
+            whence_service::notify::watchdog();
+            std::thread::sleep(SPOOL_RETRY);
+        }
         self.parts.accounts.confirm();
         self.parts.ring.commit(self.position);
+        for tgid in std::mem::take(&mut self.settled) {
+            self.parts.probes.forget_process(tgid)?;
+        }
         self.parts.metrics.batches_sealed.inc();
-        let (batches, bytes) = ship::lock(&self.parts.spool).backlog();
+        let mut spool = ship::lock(&self.parts.spool);
+        spool.settle_lost();
+        let (batches, bytes) = spool.backlog();
         self.parts.metrics.backlog_batches.set(i64::try_from(batches).unwrap_or(i64::MAX));
         self.parts.metrics.backlog_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        self.tell_lost_batches(lost);
         Ok(())
     }
 
-    fn append(&mut self, batch: &SealedBatch, mark: &RingMark) -> Result<Vec<Lost>, String> {
+    fn append(&mut self, batch: &SealedBatch, mark: &RingMark) -> Result<(), String> {
         self.parts.accounts.save(batch.number).map_err(|error| error.to_string())?;
         ship::lock(&self.parts.spool).append(batch, Some(mark)).map_err(|error| error.to_string())
     }
@@ -554,6 +576,29 @@ impl Capture {
             _ => String::new(),
         }
     }
+}
+
+/// Adds what a lost batch held, its gaps among it, to `gaps`; the answer is its coverage.
+fn add_gaps(batch: &[u8], reason: LossReason, gaps: &mut Gaps) -> Vec<Coverage> {
+    let Ok(batch) = whence_wire::decode(batch, &whence_wire::Limits::default()) else {
+        tracing::error!("a lost batch cannot be read");
+        return Vec::new();
+    };
+    // Were it refused again for its gaps, this would never end.
+    let only_gaps = batch.events.iter().all(|event| event.gap.is_some());
+    if reason == LossReason::Refused && only_gaps {
+        tracing::error!(batch = batch.manifest.number, "a batch of gaps was refused");
+        return Vec::new();
+    }
+    for event in batch.events {
+        let (reason, events) = event.gap.map_or((reason, 1), |gap| (gap.reason, gap.events));
+        let start = event.started_at;
+        let length = i64::try_from(event.duration_ns.filter(|_| event.gap.is_some()).unwrap_or(0));
+        let end = start.plus_ns(length.unwrap_or(0));
+        let gap = gaps.entry((event.server, reason)).or_insert((0, start, end));
+        *gap = (gap.0 + events, gap.1.min(start), gap.2.max(end));
+    }
+    batch.coverage
 }
 
 /// `MariaDB 10.11.19 on 127.0.0.1:3306 (pid 812)`.

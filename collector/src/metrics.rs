@@ -1,6 +1,5 @@
 //! The collector's metrics, and the small HTTP server that shows them.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,6 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use whence_model::LossReason;
 
@@ -73,11 +73,7 @@ impl Metrics {
 }
 
 /// Serves `/metrics`, `/live` and `/ready` until `shutdown`.
-pub async fn serve(
-    address: SocketAddr,
-    metrics: &Metrics,
-    shutdown: CancellationToken,
-) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, metrics: &Metrics, shutdown: CancellationToken) {
     let registry = Arc::new(metrics.registry());
     let text = move || {
         let registry = registry.clone();
@@ -90,6 +86,9 @@ pub async fn serve(
         .route("/metrics", get(text))
         .route("/live", get(|| async { StatusCode::OK }))
         .route("/ready", get(|| async { StatusCode::OK }));
-    let listener = tokio::net::TcpListener::bind(address).await?;
-    axum::serve(listener, routes).with_graceful_shutdown(async move { shutdown.cancelled().await }).await
+    let served =
+        axum::serve(listener, routes).with_graceful_shutdown(async move { shutdown.cancelled().await });
+    if let Err(error) = served.await {
+        tracing::error!(%error, "metrics are not served any more");
+    }
 }

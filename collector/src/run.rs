@@ -24,6 +24,13 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         Some(host) => host.clone(),
         None => nix::unistd::gethostname()?.to_string_lossy().into_owned(),
     };
+    let listener = match settings.metrics_listen {
+        Some(address) => {
+            let bound = tokio::net::TcpListener::bind(address).await;
+            Some(bound.with_context(|| format!("cannot serve metrics on {address}"))?)
+        }
+        None => None,
+    };
     let (spool, recovery) = Spool::open(&settings.spool_dir, settings.spool_bytes)?;
     let identity = Identity::load_or_create(&settings.spool_dir)?;
     let mut probes = Probes::load(&Config {
@@ -62,7 +69,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         metrics: metrics.clone(),
         status_file: settings.status_file.clone(),
         keep_probes: settings.keep_probes,
-        lost: recovery.lost,
+        shutdown: shutdown.clone(),
     });
     if let Some(directory) = settings.status_file.parent() {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -74,27 +81,22 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let discovery = std::thread::Builder::new()
         .name("discover".into())
         .spawn(move || discover::run(&host, &tell, &stop_discovery))?;
-    let stop_capture = shutdown.clone();
-    let capture = tokio::task::spawn_blocking(move || capture.run(&stop_capture));
+    let capture = tokio::task::spawn_blocking(move || capture.run());
     let captured = CancellationToken::new();
     let shipping = tokio::spawn(ship::run(spool, client, metrics.ship.clone(), captured.clone()));
-    let showing = settings.metrics_listen.map(|address| {
+    if let Some(listener) = listener {
         let (metrics, shutdown) = (metrics.clone(), shutdown.clone());
-        tokio::spawn(async move { metrics::serve(address, &metrics, shutdown).await })
-    });
+        tokio::spawn(async move { metrics::serve(listener, &metrics, shutdown).await });
+    }
     whence_service::notify::ready();
 
     let result = capture.await?;
     shutdown.cancel();
     whence_service::notify::stopping();
     captured.cancel();
-    let shipped = shipping.await?;
+    shipping.await?;
     if discovery.join().is_err() {
         tracing::error!("discovery failed");
     }
-    if let Some(showing) = showing {
-        showing.await?.context("cannot serve metrics")?;
-    }
-    result?;
-    Ok(shipped?)
+    Ok(result?)
 }

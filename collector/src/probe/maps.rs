@@ -120,31 +120,47 @@ impl Tables {
         }))
     }
 
-    /// Removes all that is kept of process `tgid`; the answer is the records that it did not finish.
-    pub fn take_process(&mut self, tgid: u32) -> Result<Vec<Vec<u8>>, ProbeError> {
+    /// The records that process `tgid` did not finish.
+    pub fn unfinished(&self, tgid: u32) -> Vec<Vec<u8>> {
+        let threads = self.threads.keys().filter_map(Result::ok).filter(|key| key >> 32 == u64::from(tgid));
+        let entries = threads.filter_map(|key| self.threads.get(&key, 0).ok());
+        entries.filter_map(|bytes| unfinished_record(&bytes)).collect()
+    }
+
+    /// Removes all that is kept of process `tgid`.
+    pub fn forget_process(&mut self, tgid: u32) -> Result<(), ProbeError> {
         let keys: Vec<u64> =
             self.threads.keys().filter_map(Result::ok).filter(|key| key >> 32 == u64::from(tgid)).collect();
-        let mut unfinished = Vec::new();
         for key in keys {
-            if let Ok(bytes) = self.threads.get(&key, 0) {
-                unfinished.extend(unfinished_record(&bytes));
-            }
             remove(&mut self.threads, key, "THREADS")?;
         }
         match self.counters.remove(&tgid) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(unfinished),
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
-                Ok(unfinished)
+                Ok(())
             }
             Err(error) => Err(map_error("COUNTERS")(error)),
         }
+    }
+
+    /// Removes what is kept of processes that are no more, but for these.
+    pub fn forget_ended_processes(&mut self, except: &[u32]) -> Result<(), ProbeError> {
+        let threads =
+            self.threads.keys().filter_map(Result::ok).map(|key| u32::try_from(key >> 32).unwrap_or(0));
+        let mut known: BTreeSet<u32> = threads.chain(self.counters.keys().filter_map(Result::ok)).collect();
+        // Those without a room of their own.
+        known.remove(&0);
+        known.retain(|tgid| {
+            !except.contains(tgid) && !std::fs::exists(format!("/proc/{tgid}")).unwrap_or(true)
+        });
+        known.into_iter().try_for_each(|tgid| self.forget_process(tgid))
     }
 
     /// Removes the entries of threads that are no more; the answer is how many.
     pub fn forget_ended_threads(&mut self) -> Result<usize, ProbeError> {
         let ended = |key: &u64| {
             let (tgid, tid) = (key >> 32, key & 0xffff_ffff);
-            // A process that has ended is taken as a whole, by `take_process`.
+            // A process that has ended is forgotten as a whole, by `forget_process`.
             std::fs::exists(format!("/proc/{tgid}")).unwrap_or(false)
                 && !std::fs::exists(format!("/proc/{tgid}/task/{tid}")).unwrap_or(true)
         };

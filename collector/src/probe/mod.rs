@@ -191,12 +191,21 @@ impl Probes {
         maps::lock(&self.tables).counters(tgid)
     }
 
-    /// Ends the account of process `tgid`, which has ended: the records of the commands that it was in the middle of,
-    /// marked unfinished, and its last counters.
-    pub fn process_ended(&mut self, tgid: u32) -> Result<(Vec<Vec<u8>>, Counters), ProbeError> {
-        let mut tables = maps::lock(&self.tables);
-        let counters = tables.counters(tgid)?;
-        Ok((tables.take_process(tgid)?, counters))
+    /// What is left of process `tgid`, which has ended: the records of the commands that it was in the middle of, marked
+    /// unfinished, and its last counters.
+    pub fn process_ended(&self, tgid: u32) -> Result<(Vec<Vec<u8>>, Counters), ProbeError> {
+        let tables = maps::lock(&self.tables);
+        Ok((tables.unfinished(tgid), tables.counters(tgid)?))
+    }
+
+    /// Forgets process `tgid`, when all that was left of it is on disk.
+    pub fn forget_process(&self, tgid: u32) -> Result<(), ProbeError> {
+        maps::lock(&self.tables).forget_process(tgid)
+    }
+
+    /// Forgets the processes that are no more, but for these: a collector that was killed may have left them.
+    pub fn forget_ended_processes(&self, except: &[u32]) -> Result<(), ProbeError> {
+        maps::lock(&self.tables).forget_ended_processes(except)
     }
 
     /// Unpins the maps and the probes that were left, when nothing is to go on without a collector.

@@ -1,5 +1,6 @@
 //! The HTTP side: one request at a time to one of several ingest URLs.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
@@ -87,8 +88,12 @@ impl Client {
         if urls.is_empty() {
             return Err(ClientError::NoUrl);
         }
-        let http =
-            reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(REQUEST_TIMEOUT).build()?;
+        let mut http = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(REQUEST_TIMEOUT);
+        if urls.iter().all(|url| is_loopback(url)) {
+            // A proxy of the environment does not know this machine's loopback.
+            http = http.no_proxy();
+        }
+        let http = http.build()?;
         let urls = urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
         Ok(Self { http, urls, current: 0, enrolment, token, missing: None })
     }
@@ -144,6 +149,13 @@ impl Client {
     }
 }
 
+fn is_loopback(url: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(url) else { return false };
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
 async fn judge(response: Response) -> Answer {
     let status = response.status();
     let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -165,5 +177,20 @@ async fn judge(response: Response) -> Answer {
             code,
         ) if !code.is_empty() => Answer::Never { reason },
         _ => Answer::Later { reason, after },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn loopback_is_told_from_the_network() {
+        for url in ["http://127.0.0.1:8089", "https://localhost/x", "http://[::1]:1", "http://127.8.8.8"] {
+            assert!(is_loopback(url), "{url}");
+        }
+        for url in ["http://10.0.0.1", "https://localhost.example.com", "http://[fe80::1]:1", "127.0.0.1"] {
+            assert!(!is_loopback(url), "{url}");
+        }
     }
 }

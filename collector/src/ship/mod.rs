@@ -7,7 +7,7 @@
 //! | 401 `unknown_collector` | enrols, tries again |
 //! | 409 `out_of_order` | says which batches no longer exist, tries again |
 //! | 403 `revoked`, 401 | waits: a person has to mend it, and nothing may be lost meanwhile |
-//! | other 4xx | never accepted: to quarantine, counted |
+//! | other 4xx | never accepted: to quarantine, and what it held is counted as lost |
 
 mod client;
 
@@ -57,45 +57,63 @@ impl Metrics {
 }
 
 /// Ships until `shutdown`, and then, for a few seconds, what is left.
-pub async fn run(
-    spool: SharedSpool,
-    mut client: Client,
-    metrics: Metrics,
-    shutdown: CancellationToken,
-) -> Result<(), SpoolError> {
-    let mut backoff = Backoff::default();
-    let mut drain_until = None;
-    loop {
-        if shutdown.is_cancelled() {
-            let until = *drain_until.get_or_insert_with(|| tokio::time::Instant::now() + DRAIN);
-            if tokio::time::Instant::now() >= until {
-                return Ok(());
-            }
-        }
-        let oldest = lock(&spool).oldest();
-        let waiting = match oldest {
-            Ok(Some(waiting)) => waiting,
-            Ok(None) if shutdown.is_cancelled() => return Ok(()),
-            Ok(None) => {
-                // Cancelled or not: the next turn of the loop decides.
-                let _ = tokio::time::timeout(IDLE, shutdown.cancelled()).await;
-                continue;
-            }
-            Err(SpoolError::Damaged { number }) => {
-                tracing::error!(batch = number, "a batch in the spool became unreadable");
-                lock(&spool).quarantine(number)?;
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let pause = ship_one(&spool, &mut client, &waiting, &metrics, &mut backoff).await?;
-        if let Some(pause) = pause {
-            metrics.attempts_failed.inc();
-            // A stopping collector does not wait for long.
-            let pause = if shutdown.is_cancelled() { pause.min(IDLE) } else { pause };
-            tokio::time::sleep(pause).await;
-        }
+pub async fn run(spool: SharedSpool, mut client: Client, metrics: Metrics, shutdown: CancellationToken) {
+    let drained = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        () = ship(&spool, &mut client, &metrics, &shutdown) => {}
+        () = drained => {}
     }
+}
+
+/// Ships until `shutdown` and nothing is left.
+async fn ship(spool: &SharedSpool, client: &mut Client, metrics: &Metrics, shutdown: &CancellationToken) {
+    let mut backoff = Backoff::default();
+    loop {
+        let pause = match ship_oldest(spool, client, metrics, &mut backoff).await {
+            Ok(Some(pause)) => pause,
+            Ok(None) if shutdown.is_cancelled() => return,
+            Ok(None) => IDLE,
+            Err(error) => {
+                // The disk is full, say. What is in the spool stays there.
+                tracing::error!(%error, "the spool cannot be used, trying again");
+                metrics.attempts_failed.inc();
+                backoff.next(None)
+            }
+        };
+        // A stopping collector does not wait for long.
+        let pause = if shutdown.is_cancelled() { pause.min(IDLE) } else { pause };
+        // Cancelled or not: the next turn of the loop decides.
+        let _ = tokio::time::timeout(pause, shutdown.cancelled()).await;
+    }
+}
+
+/// Sends the oldest batch; how long to wait before the next attempt. None: there was no batch.
+async fn ship_oldest(
+    spool: &SharedSpool,
+    client: &mut Client,
+    metrics: &Metrics,
+    backoff: &mut Backoff,
+) -> Result<Option<Duration>, SpoolError> {
+    let oldest = lock(spool).oldest();
+    let waiting = match oldest {
+        Ok(Some(waiting)) => waiting,
+        Ok(None) => return Ok(None),
+        Err(SpoolError::Damaged { number }) => {
+            tracing::error!(batch = number, "a batch in the spool became unreadable");
+            lock(spool).quarantine(number)?;
+            metrics.batches_quarantined.inc();
+            return Ok(Some(Duration::ZERO));
+        }
+        Err(error) => return Err(error),
+    };
+    let pause = ship_one(spool, client, &waiting, metrics, backoff).await?;
+    if pause.is_some() {
+        metrics.attempts_failed.inc();
+    }
+    Ok(Some(pause.unwrap_or(Duration::ZERO)))
 }
 
 /// Sends one batch once; how long to wait before the next attempt, when one is due.
@@ -108,6 +126,7 @@ async fn ship_one(
 ) -> Result<Option<Duration>, SpoolError> {
     match client.send(waiting).await {
         Answer::Confirmed => {
+            // Given up for room in the meantime, it is not the oldest any more; that its loss is told says too much then.
             lock(spool).acknowledge(waiting.number)?;
             metrics.batches_shipped.inc();
             metrics.events_shipped.inc_by(waiting.events.into());

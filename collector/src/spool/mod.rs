@@ -5,7 +5,8 @@
 //!   lock                        held by the collector that uses it
 //!   acknowledged                JSON: the newest confirmed batch; replaced by rename
 //!   00000000000000000001.spool  a segment, named by the number of its first batch
-//!   quarantine/N.batch          batches that ingest will never accept
+//!   quarantine/N.batch          a batch that ingest will never accept, …
+//!   quarantine/N.counted        … and one whose events are counted as lost in a later batch
 //! ```
 //!
 //! A **segment** is a sequence of records, appended to and never changed. A **record** is a head of
@@ -23,6 +24,9 @@
 //!   sequence numbers that are missing.
 //! - **Full**: when the batches waiting exceed the bytes allowed, the oldest segment is given up and what it held is
 //!   counted as lost, per server.
+//! - **Losses** are told by [`Spool::take_lost`], and what they are known by (a given-up segment, a file in quarantine)
+//!   stays until [`Spool::settle_lost`] says that a batch with their count is on disk. After a crash in between they are
+//!   told again, or the segment is shipped after all: a gap may say too much, never too little.
 
 mod record;
 
@@ -45,6 +49,8 @@ const SEGMENT_BYTES: u64 = 16 << 20;
 const MOST_DAMAGED: u64 = SEGMENT_BYTES / HEAD_BYTES as u64;
 const ACKNOWLEDGED: &str = "acknowledged";
 const QUARANTINE: &str = "quarantine";
+const UNCOUNTED: &str = "batch";
+const COUNTED: &str = "counted";
 
 /// The spool cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +72,8 @@ pub enum Lost {
     Full { batches: Vec<Vec<u8>> },
     /// This many events were in a part of a file that is damaged.
     Corrupt { events: u64 },
+    /// Ingest will never accept this batch.
+    Refused { batch: Vec<u8> },
 }
 
 /// What a spool says when it is opened.
@@ -74,7 +82,6 @@ pub struct Recovery {
     pub link: Link,
     /// The ring's position behind the newest event in the spool.
     pub ring: Option<RingMark>,
-    pub lost: Vec<Lost>,
 }
 
 /// A batch to be shipped.
@@ -117,7 +124,17 @@ pub struct Spool {
     waiting: VecDeque<Entry>,
     last: File,
     acknowledged: u64,
+    /// Not told yet.
+    lost: Vec<Lost>,
+    /// Files that hold what is lost, until that is counted: first those not told yet.
+    untold: Vec<LostFile>,
+    told: Vec<LostFile>,
     _lock: Flock<File>,
+}
+
+enum LostFile {
+    Segment(PathBuf),
+    Quarantined(PathBuf),
 }
 
 impl Spool {
@@ -131,7 +148,6 @@ impl Spool {
         let lock = File::create(&lock_path).map_err(file_error(&lock_path))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
             .map_err(|_| SpoolError::Locked { path: directory.into() })?;
-        let acknowledged = read_acknowledged(directory)?;
         let mut scan = Scan::default();
         let mut paths = segment_paths(directory)?;
         paths.sort();
@@ -139,13 +155,14 @@ impl Spool {
         for (position, path) in paths.into_iter().enumerate() {
             scan.segment(path, position + 1 == count)?;
         }
+        let acknowledged = read_acknowledged(directory, scan.newest.is_some())?;
         let link = scan.link(acknowledged.as_ref());
         let last = match scan.segments.back() {
             Some((_, segment)) => open_to_append(&segment.path)?,
             None => scan.begin(directory, link.number)?,
         };
         let confirmed = acknowledged.map_or(0, |acknowledged| acknowledged.number);
-        let recovery = Recovery { link, ring: scan.ring(), lost: scan.lost };
+        let recovery = Recovery { link, ring: scan.ring() };
         scan.entries.retain(|entry| entry.head.number > confirmed);
         let mut spool = Self {
             directory: directory.into(),
@@ -154,19 +171,23 @@ impl Spool {
             waiting: scan.entries,
             last,
             acknowledged: confirmed,
+            lost: scan.lost,
+            untold: Vec::new(),
+            told: Vec::new(),
             _lock: lock,
         };
         spool.delete_confirmed()?;
+        spool.find_uncounted(&quarantine)?;
         Ok((spool, recovery))
     }
 
-    /// Writes a batch and returns when it is on disk, with what had to be given up for it.
-    pub fn append(&mut self, batch: &SealedBatch, ring: Option<&RingMark>) -> Result<Vec<Lost>, SpoolError> {
+    /// Writes a batch and returns when it is on disk. What has to be given up for it is told by [`Spool::take_lost`].
+    pub fn append(&mut self, batch: &SealedBatch, ring: Option<&RingMark>) -> Result<(), SpoolError> {
         if self.segments.back().is_none_or(|(_, segment)| segment.bytes >= SEGMENT_BYTES) {
             self.roll(batch.number)?;
         }
         let head = Head::of(batch, ring);
-        let Some((first, segment)) = self.segments.back_mut() else { return Ok(Vec::new()) };
+        let Some((first, segment)) = self.segments.back_mut() else { return Ok(()) };
         let start = segment.bytes;
         let written = self
             .last
@@ -182,7 +203,28 @@ impl Spool {
         segment.bytes += head.record_bytes();
         segment.last_number = batch.number;
         self.waiting.push_back(Entry { head, offset: start + HEAD_BYTES as u64, segment: *first });
-        self.give_up()
+        self.give_up();
+        Ok(())
+    }
+
+    /// What was lost and is not told yet.
+    pub fn take_lost(&mut self) -> Vec<Lost> {
+        self.told.append(&mut self.untold);
+        std::mem::take(&mut self.lost)
+    }
+
+    /// All that was taken is counted in a batch that is on disk.
+    pub fn settle_lost(&mut self) {
+        for file in std::mem::take(&mut self.told) {
+            let settled = match &file {
+                LostFile::Segment(path) => fs::remove_file(path),
+                LostFile::Quarantined(path) => fs::rename(path, path.with_extension(COUNTED)),
+            };
+            if let Err(error) = settled {
+                let (LostFile::Segment(path) | LostFile::Quarantined(path)) = &file;
+                tracing::warn!(file = %path.display(), %error, "what is lost and counted stays in the spool");
+            }
+        }
     }
 
     /// The oldest batch that is not confirmed.
@@ -222,11 +264,27 @@ impl Spool {
             return Ok(());
         };
         if let Ok(waiting) = self.read(&entry) {
-            let path = self.directory.join(QUARANTINE).join(format!("{number}.batch"));
+            let path = self.directory.join(QUARANTINE).join(format!("{number}.{UNCOUNTED}"));
             let mut file = File::create(&path).map_err(file_error(&path))?;
             file.write_all(&waiting.bytes).and_then(|()| file.sync_all()).map_err(file_error(&path))?;
+            self.acknowledge(number)?;
+            self.untold.push(LostFile::Quarantined(path));
+            self.lost.push(Lost::Refused { batch: waiting.bytes });
+        } else {
+            self.acknowledge(number)?;
+            self.lost.push(Lost::Corrupt { events: entry.head.event_count.into() });
         }
-        self.acknowledge(number)
+        Ok(())
+    }
+
+    /// Batches in quarantine whose count no batch in the spool is known to hold.
+    fn find_uncounted(&mut self, quarantine: &Path) -> Result<(), SpoolError> {
+        for path in files(quarantine, UNCOUNTED)? {
+            let batch = fs::read(&path).map_err(file_error(&path))?;
+            self.untold.push(LostFile::Quarantined(path));
+            self.lost.push(Lost::Refused { batch });
+        }
+        Ok(())
     }
 
     fn read(&self, entry: &Entry) -> Result<Waiting, SpoolError> {
@@ -267,8 +325,7 @@ impl Spool {
     }
 
     /// Gives up oldest segments until what is left is within the limit.
-    fn give_up(&mut self) -> Result<Vec<Lost>, SpoolError> {
-        let mut lost = Vec::new();
+    fn give_up(&mut self) {
         while self.segments.len() > 1
             && self.segments.iter().map(|(_, segment)| segment.bytes).sum::<u64>() > self.limit_bytes
         {
@@ -277,16 +334,15 @@ impl Spool {
             while let Some(entry) = self.waiting.front().filter(|entry| entry.segment == first).copied() {
                 match self.read(&entry) {
                     Ok(waiting) => batches.push(waiting.bytes),
-                    Err(_) => lost.push(Lost::Corrupt { events: entry.head.event_count.into() }),
+                    Err(_) => self.lost.push(Lost::Corrupt { events: entry.head.event_count.into() }),
                 }
                 self.waiting.pop_front();
             }
             if let Some((_, segment)) = self.segments.pop_front() {
-                fs::remove_file(&segment.path).map_err(file_error(&segment.path))?;
+                self.untold.push(LostFile::Segment(segment.path));
             }
-            lost.push(Lost::Full { batches });
+            self.lost.push(Lost::Full { batches });
         }
-        Ok(lost)
     }
 }
 
@@ -376,13 +432,16 @@ fn segment_path(directory: &Path, number: u64) -> PathBuf {
 }
 
 fn segment_paths(directory: &Path) -> Result<Vec<PathBuf>, SpoolError> {
+    files(directory, "spool")
+}
+
+/// The files of a directory whose names end like this.
+fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>, SpoolError> {
     let entries = fs::read_dir(directory).map_err(file_error(directory))?;
     let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>();
-    let paths = paths.map_err(file_error(directory))?;
-    Ok(paths
-        .into_iter()
-        .filter(|path| path.extension().is_some_and(|extension| extension == "spool"))
-        .collect())
+    let mut paths = paths.map_err(file_error(directory))?;
+    paths.retain(|path| path.extension().is_some_and(|found| found == extension));
+    Ok(paths)
 }
 
 fn new_segment(path: &Path) -> Result<File, SpoolError> {
@@ -400,14 +459,22 @@ fn open_to_append(path: &Path) -> Result<File, SpoolError> {
     Ok(file)
 }
 
-fn read_acknowledged(directory: &Path) -> Result<Option<Acknowledged>, SpoolError> {
+/// The newest confirmed batch. Where the segments tell how to go on (`has_records`), a damaged file is as good as none:
+/// what was confirmed is sent again, and ingest knows it.
+fn read_acknowledged(directory: &Path, has_records: bool) -> Result<Option<Acknowledged>, SpoolError> {
     let path = directory.join(ACKNOWLEDGED);
-    match fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|source| SpoolError::Acknowledged { path, source }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(SpoolError::File { path, source }),
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(SpoolError::File { path, source }),
+    };
+    match serde_json::from_slice(&text) {
+        Ok(acknowledged) => Ok(Some(acknowledged)),
+        Err(source) if has_records => {
+            tracing::warn!(file = %path.display(), error = %source, "damaged, going on without it");
+            Ok(None)
+        }
+        Err(source) => Err(SpoolError::Acknowledged { path, source }),
     }
 }
 

@@ -63,5 +63,7 @@ text_enum! {
         SpoolCorrupt = "spool_corrupt",
         /// The record could not be decoded.
         Undecodable = "undecodable",
+        /// Ingest will never accept the batch; it is in quarantine on the host.
+        Refused = "refused",
     }
 }

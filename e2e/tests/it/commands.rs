@@ -153,7 +153,9 @@ async fn a_server_that_starts_later_is_captured_from_its_first_command() {
     assert_ne!(before["server_process_id"], after["server_process_id"]);
     // The first login of the new process is there too: probes were on the program before it ran.
     let started = after["server_started_at"].as_str().unwrap();
-    let logins = api.events(&[("kind", "connect"), ("user", "app"), ("from", started)]).await.unwrap();
+    let of_server = [("instance", before["instance_id"].as_str().unwrap()), ("from", started)];
+    let logins = [&of_server[..], &[("kind", "connect"), ("user", "app")]].concat();
+    let logins = api.events(&logins).await.unwrap();
     assert_eq!(logins.len(), 1, "{logins:?}");
     drop(server);
     let instance = before["instance_id"].as_str().unwrap();

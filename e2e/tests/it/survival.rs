@@ -73,7 +73,12 @@ async fn a_part_that_is_killed_under_load_loses_nothing() {
     let instances = coverage["instances"].as_array().unwrap();
     let watched = instances.iter().find(|instance| instance["server_port"] == server.port()).unwrap();
     assert_eq!(watched["unwatched"], serde_json::json!([]), "{coverage}");
+    assert_eq!(watched["not_running"], serde_json::json!([]), "{coverage}");
     assert_eq!(watched["lost"], serde_json::json!({}), "{coverage}");
+    let instance = watched["instance_id"].as_str().unwrap();
+    let unfinished =
+        api.events(&[("result", "unfinished"), ("instance", instance), ("from", "-1h")]).await.unwrap();
+    assert_eq!(unfinished, Vec::<serde_json::Value>::new());
     assert!(whence.stop().unwrap().success());
 }
 
