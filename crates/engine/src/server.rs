@@ -1,10 +1,10 @@
 //! Supervises the engine's process: starts it, waits until it answers, starts it again when it ends.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -57,9 +57,13 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the engine and returns when it answers. Downloads it before, when this machine has none.
+    /// Starts the engine and returns when it answers. Downloads it before, when this machine has none. Dropped before,
+    /// it ends the download or the engine.
     pub async fn start(options: EngineOptions) -> Result<Self, EngineError> {
-        let library = tokio::task::spawn_blocking(Library::find_or_download).await;
+        let stop = CancellationToken::new();
+        let given_up = stop.clone().drop_guard();
+        let until = stop.clone();
+        let library = tokio::task::spawn_blocking(move || Library::find_or_download_until(&until)).await;
         let library = library.map_err(|error| EngineError::Spawn(error.into()))??;
         let directory = prepare(&options.directory)?;
         let lock = lock_directory(&directory)?;
@@ -71,7 +75,6 @@ impl Engine {
             Some(port) => port,
             None => free_port().map_err(EngineError::Spawn)?,
         };
-        let stop = CancellationToken::new();
         let process =
             Process { options, library, config, data, http_port, log: directory.join("engine.log") };
         let first = process.spawn()?;
@@ -79,7 +82,10 @@ impl Engine {
         let task = tokio::spawn(process.supervise(first, stop.clone()));
         let engine = Self { http_port, directory, stop, task, _lock: lock };
         match engine.wait_until_ready(&log).await {
-            Ok(()) => Ok(engine),
+            Ok(()) => {
+                given_up.disarm();
+                Ok(engine)
+            }
             Err(error) => {
                 engine.stop().await;
                 Err(error)
@@ -112,8 +118,11 @@ impl Engine {
 
     async fn wait_until_ready(&self, log: &Path) -> Result<(), EngineError> {
         let ping = format!("{}/ping", self.url());
+        // A proxy of the environment does not know our loopback.
+        let client = reqwest::Client::builder().no_proxy().build();
+        let client = client.map_err(|error| EngineError::Spawn(std::io::Error::other(error)))?;
         let answered = tokio::time::timeout(Duration::from_secs(READY_SECONDS), async {
-            while !reqwest::get(&ping).await.is_ok_and(|answer| answer.status().is_success()) {
+            while !client.get(&ping).send().await.is_ok_and(|answer| answer.status().is_success()) {
                 tokio::time::sleep(POLL).await;
             }
         });
@@ -123,7 +132,8 @@ impl Engine {
 
 fn prepare(directory: &Path) -> Result<PathBuf, EngineError> {
     for path in [directory.to_path_buf(), directory.join("data"), directory.join("passwords")] {
-        std::fs::create_dir_all(&path).map_err(file_error(&path))?;
+        // What is stored is for nobody else on this machine.
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(file_error(&path))?;
     }
     directory.canonicalize().map_err(file_error(directory))
 }
@@ -219,6 +229,7 @@ impl Process {
         })?;
         let mut command = Command::new(program);
         command
+            .arg0("whence")
             .args(first_arguments)
             .arg(format!("--library={}", self.library.path.display()))
             .arg(format!("--config-file={}", self.config.display()))

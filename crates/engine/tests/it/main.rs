@@ -92,6 +92,39 @@ async fn a_second_supervisor_is_refused() {
     engine.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_is_for_nobody_else() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let scratch = tempfile::tempdir().unwrap();
+    let directory = scratch.path().join("new/engine");
+    Engine::start(options(&directory)).await.unwrap().stop().await;
+    for path in [directory.join("data"), directory.join("passwords"), directory] {
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700, "{}", path.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_is_given_up_leaves_no_engine() {
+    let directory = tempfile::tempdir().unwrap();
+    let pid_file = directory.path().join("engine.pid");
+    let started = async {
+        while !pid_file.exists() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        engine = Engine::start(options(directory.path())) => drop(engine),
+        () = started => {}
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while pid_file.exists() {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Engine::start(options(directory.path())).await.unwrap().stop().await;
+}
+
 /// A supervisor that was killed leaves an engine whose terminal has hung up.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_engine_of_a_killed_supervisor_makes_room() {
