@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use clap::Args;
 use whence_engine::{ACCOUNTS, ChildOptions, Engine, EngineOptions, run_child};
 
+/// This program, also when its file was replaced or removed since.
+pub const PROGRAM: &str = "/proc/self/exe";
+
 #[derive(Args)]
 pub struct Settings {
     /// Directory for its data, its configuration and the passwords of its accounts.
@@ -31,7 +34,7 @@ pub struct ChildSettings {
 
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let shutdown = whence_service::shutdown::on_signal()?;
-    let engine = Engine::start(options(&settings.directory, Some(settings.port), None)?).await?;
+    let engine = Engine::start(options(&settings.directory, Some(settings.port), None)).await?;
     println!("ClickHouse answers at {}", engine.url());
     for account in ACCOUNTS {
         println!("password of {}: in {}", account.name, engine.password_file(account.name).display());
@@ -43,18 +46,13 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 }
 
 /// The engine in `directory`, run by this program.
-pub fn options(
-    directory: &Path,
-    http_port: Option<u16>,
-    pid_file: Option<PathBuf>,
-) -> anyhow::Result<EngineOptions> {
-    let program = std::env::current_exe()?.display().to_string();
-    Ok(EngineOptions {
+pub fn options(directory: &Path, http_port: Option<u16>, pid_file: Option<PathBuf>) -> EngineOptions {
+    EngineOptions {
         directory: directory.into(),
         http_port,
-        child: vec![program, "engine-child".into()],
+        child: vec![PROGRAM.into(), "engine-child".into()],
         pid_file,
-    })
+    }
 }
 
 pub fn child(settings: &ChildSettings) -> ExitCode {

@@ -12,9 +12,12 @@ mod web;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use whence_service::config::{self, ConfigError, EXIT_BAD_CONFIG};
+
+const END_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Records who reached a database, from where, when, with which command, for how long and with what result.
 #[derive(Parser)]
@@ -55,6 +58,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // `ps` would say "exe" of a part of `whence up`. Nothing depends on it.
+    let _ = nix::sys::prctl::set_name(c"whence");
     let cli: Cli = match config::parse() {
         Ok(cli) => cli,
         Err(ConfigError::Arguments(error)) => {
@@ -77,7 +82,13 @@ fn main() -> ExitCode {
         _ => whence_service::logs::init(),
     }
     up::parent::follow();
-    match run(cli.command) {
+    let result = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| {
+        let result = runtime.block_on(run(cli.command));
+        // What was given up may still be in a call that blocks, a download say.
+        runtime.shutdown_timeout(END_DEADLINE);
+        result
+    });
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("whence: {error:#}");
@@ -86,7 +97,6 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Up(settings) => up::run(*settings).await,

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::parent::SUPERVISED;
+use crate::engine::PROGRAM;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
@@ -95,7 +96,8 @@ async fn supervise(part: Part, stop: CancellationToken) {
 /// The child gets a process group of its own, so that Ctrl-C reaches only us and the parts end in order.
 fn spawn(part: &Part) -> std::io::Result<Child> {
     let log = open_log(&part.log)?;
-    Command::new(std::env::current_exe()?)
+    Command::new(PROGRAM)
+        .arg0("whence")
         .args(&part.arguments)
         .env(SUPERVISED, "1")
         .stdin(Stdio::piped())
@@ -106,7 +108,8 @@ fn spawn(part: &Part) -> std::io::Result<Child> {
         .spawn()
 }
 
-fn open_log(path: &Path) -> std::io::Result<File> {
+/// A log to add to.
+pub fn open_log(path: &Path) -> std::io::Result<File> {
     if path.metadata().is_ok_and(|log| log.len() > LOG_BYTES) {
         std::fs::rename(path, path.with_extension("log.1"))?;
     }
