@@ -52,8 +52,21 @@ impl DataDirectory {
 
     /// Where the probes of this data directory's collector are pinned: another one has others.
     pub fn pin_directory(&self) -> PathBuf {
-        let name = Uuid::new_v5(&Uuid::NAMESPACE_URL, self.root.as_os_str().as_encoded_bytes());
-        PathBuf::from(format!("/sys/fs/bpf/whence-{}", name.simple()))
+        PathBuf::from(format!("/sys/fs/bpf/whence-{}", self.id()))
+    }
+
+    /// Where the demo's server keeps its data. Root's runs as another user, which cannot get into this directory.
+    pub fn demo_directory(&self) -> PathBuf {
+        if nix::unistd::geteuid().is_root() {
+            PathBuf::from(format!("/var/lib/whence-demo-{}", self.id()))
+        } else {
+            self.path("demo")
+        }
+    }
+
+    /// A name that no other data directory has.
+    fn id(&self) -> uuid::fmt::Simple {
+        Uuid::new_v5(&Uuid::NAMESPACE_URL, self.root.as_os_str().as_encoded_bytes()).simple()
     }
 
     /// The port that was used under this name before, while it is free; else any free one, which is kept.

@@ -1,15 +1,24 @@
 //! A throwaway MariaDB on loopback with some accounts and live traffic, for a person without a database.
+//!
+//! Started by root it runs as an unprivileged user, and only we are let in as its owner: nobody on this machine can do
+//! more through it than without it.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, User, geteuid};
 use rand::Rng;
 use rand::seq::SliceRandom;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use super::supervise::open_log;
 
 const START_DEADLINE: Duration = Duration::from_mins(1);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -63,54 +72,75 @@ pub struct Demo {
 
 #[derive(Clone)]
 struct Client {
-    socket: PathBuf,
+    /// Where the socket lies.
+    data: PathBuf,
+    socket: String,
     port: u16,
+    /// The account that may do everything: the user that we run as.
+    owner: String,
 }
 
 impl Demo {
-    /// Starts the server on `port`, with its data in `directory`, made when it is not there.
-    pub async fn start(directory: &Path, port: u16) -> anyhow::Result<Self> {
+    /// Starts the server on `port`, with its data in `directory`, which [`remove`] removes.
+    pub async fn start(directory: &Path, log: &Path, port: u16) -> anyhow::Result<Self> {
+        let owner = User::from_uid(geteuid())?.context("the user that this runs as has no name")?.name;
+        let runs_as = unprivileged_user()?;
         let data = directory.join("mysql");
-        if !data.exists() {
-            std::fs::create_dir_all(directory)?;
-            println!("demo: making a MariaDB data directory");
-            install(&data).await?;
+        // The only directory whose files SQL may name; nothing is in it.
+        let files = directory.join("files");
+        for path in [directory, &files] {
+            // The server's user must be able to pass.
+            DirBuilder::new().recursive(true).mode(0o711).create(path)?;
         }
-        // A socket's path may have 107 bytes only, so it cannot lie in the data directory.
-        let socket = std::env::temp_dir().join(format!("whence-demo-{}.sock", std::process::id()));
-        let log = std::fs::File::create(directory.join("mariadbd.log"))?;
+        if !data.exists() {
+            println!("demo: making a MariaDB data directory, {}", data.display());
+            install(&data, &owner, runs_as.as_ref()).await?;
+        }
+        // In the data directory, and called by its name alone: a socket's path may have 107 bytes only.
+        let socket = format!("up-{}.sock", std::process::id());
+        let log_file = open_log(log)?;
         // It ends with us, however we end. (`up` runs on this process's first thread, which is the one that counts.)
         let server = Command::new("setpriv")
-            .args(["--pdeathsig", "TERM", "--"])
+            .args(["--pdeathsig", "TERM", "--no-new-privs"])
+            .args(runs_as.iter().flat_map(|user| {
+                [format!("--reuid={}", user.uid), format!("--regid={}", user.gid), "--clear-groups".into()]
+            }))
+            .arg("--")
             .arg(program("mariadbd")?)
             .arg("--no-defaults")
             .arg(format!("--datadir={}", data.display()))
-            .arg(format!("--socket={}", socket.display()))
+            .arg(format!("--socket={socket}"))
+            .arg(format!("--secure-file-priv={}", files.display()))
+            .args(["--local-infile=0", "--skip-symbolic-links"])
             .args(["--bind-address=127.0.0.1", "--skip-log-bin", "--innodb-buffer-pool-size=32M"])
             .arg(format!("--port={port}"))
-            .args(as_root())
             .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
+            .stdout(log_file.try_clone()?)
+            .stderr(log_file)
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .context("cannot start the demo's mariadbd")?;
-        let demo = Self { server, client: Client { socket, port } };
-        demo.prepare(&directory.join("mariadbd.log")).await?;
+        let mut demo = Self { server, client: Client { data, socket, port, owner } };
+        demo.prepare(log).await?;
         println!(
             "demo: MariaDB on 127.0.0.1:{port}, accounts shop_app, report and hr_admin, password {PASSWORD}"
         );
         Ok(demo)
     }
 
-    async fn prepare(&self, log: &Path) -> anyhow::Result<()> {
+    async fn prepare(&mut self, log: &Path) -> anyhow::Result<()> {
         let prepared = tokio::time::timeout(START_DEADLINE, async {
             while !self.client.run_as_owner(SCHEMA).await {
+                if let Some(status) = self.server.try_wait()? {
+                    bail!("mariadbd ended with {status}");
+                }
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
+            Ok(())
         });
-        prepared.await.with_context(|| format!("the demo's MariaDB did not start; see {}", log.display()))
+        let prepared = prepared.await.unwrap_or_else(|late| Err(late.into()));
+        prepared.with_context(|| format!("the demo's MariaDB did not start; see {}", log.display()))
     }
 
     /// Visits of the accounts, good and failing, until `shutdown`.
@@ -130,8 +160,7 @@ impl Demo {
     /// Stops the server.
     pub async fn stop(mut self) {
         if let Some(pid) = self.server.id().and_then(|id| i32::try_from(id).ok()) {
-            let _ =
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
         if tokio::time::timeout(STOP_DEADLINE, self.server.wait()).await.is_err() {
             // Dropping it kills it; the data is a throwaway.
@@ -149,10 +178,10 @@ impl Client {
         };
         // One visit in ten has the wrong password.
         let password = if rand::thread_rng().gen_ratio(1, 10) { "wrong" } else { PASSWORD };
-        let mut command = Self::command();
+        let mut command = self.command();
         command.arg(format!("--user={account}")).arg(format!("--password={password}")).arg(database);
         if rand::thread_rng().gen_ratio(1, 3) {
-            command.arg(format!("--socket={}", self.socket.display()));
+            command.arg(format!("--socket={}", self.socket));
         } else {
             command.args(["--host=127.0.0.1", "--protocol=tcp"]).arg(format!("--port={}", self.port));
         }
@@ -160,14 +189,15 @@ impl Client {
     }
 
     async fn run_as_owner(&self, sql: &str) -> bool {
-        let mut command = Self::command();
-        command.arg("--user=root").arg(format!("--socket={}", self.socket.display()));
+        let mut command = self.command();
+        command.arg(format!("--user={}", self.owner)).arg(format!("--socket={}", self.socket));
         run(command, sql).await
     }
 
-    fn command() -> Command {
+    fn command(&self) -> Command {
         let mut command = Command::new("mariadb");
-        command.args(["--no-defaults", "--force", "--batch"]);
+        // No server may ask for a file of ours.
+        command.current_dir(&self.data).args(["--no-defaults", "--local-infile=0", "--force", "--batch"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
         command
     }
@@ -178,25 +208,63 @@ async fn run(mut command: Command, sql: &str) -> bool {
     command.status().await.is_ok_and(|status| status.success())
 }
 
-async fn install(data: &Path) -> anyhow::Result<()> {
-    let output = Command::new("mariadb-install-db")
+/// Removes what the demo kept.
+pub fn remove(directory: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(directory) {
+        tracing::warn!(%error, directory = %directory.display(), "cannot remove the demo's data");
+    }
+}
+
+/// Makes the data directory whole or not at all. Only the system's user `owner` is let in as owner, over the socket.
+async fn install(data: &Path, owner: &str, runs_as: Option<&User>) -> anyhow::Result<()> {
+    let partial = data.with_extension("partial");
+    if partial.exists() {
+        std::fs::remove_dir_all(&partial)?;
+    }
+    let installer = Command::new("mariadb-install-db")
         .arg("--no-defaults")
-        .arg(format!("--datadir={}", data.display()))
-        .args(["--auth-root-authentication-method=normal", "--skip-test-db"])
-        .args(as_root())
+        .arg(format!("--datadir={}", partial.display()))
+        .args(["--auth-root-authentication-method=socket", "--skip-test-db"])
+        .arg(format!("--auth-root-socket-user={owner}"))
+        .args(runs_as.map(|user| format!("--user={}", user.name)))
         .stdin(Stdio::null())
-        .output()
-        .await
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
         .context("the demo needs MariaDB: apt-get install mariadb-server-core mariadb-client-core")?;
+    let _group = Group(installer.id());
+    let output = installer.wait_with_output().await?;
     if !output.status.success() {
         bail!("mariadb-install-db failed: {}", String::from_utf8_lossy(&output.stderr));
     }
-    Ok(())
+    Ok(std::fs::rename(&partial, data)?)
 }
 
-/// mariadbd refuses to run as root unless told so.
-fn as_root() -> Option<&'static str> {
-    nix::unistd::geteuid().is_root().then_some("--user=root")
+/// A process group whose processes end with this: the installer is a script with children of its own.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0.and_then(|id| i32::try_from(id).ok()) {
+            // None of them is left, usually.
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+    }
+}
+
+/// Whom the server runs as when we are root; None when we are not, and it runs as we do.
+fn unprivileged_user() -> anyhow::Result<Option<User>> {
+    if !geteuid().is_root() {
+        return Ok(None);
+    }
+    for name in ["mysql", "nobody"] {
+        if let Some(user) = User::from_name(name)? {
+            return Ok(Some(user));
+        }
+    }
+    bail!("the demo needs a user called mysql or nobody, for MariaDB to run as")
 }
 
 /// Debian keeps servers in a directory that is on root's search path only.

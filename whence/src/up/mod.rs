@@ -11,7 +11,7 @@ mod parts;
 mod supervise;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -23,6 +23,7 @@ use whence_store::Store;
 use crate::database::ClickHouse;
 use announce::Announcer;
 use data::DataDirectory;
+use demo::Demo;
 use supervise::Supervised;
 
 const ADMIN: &str = "admin";
@@ -64,16 +65,33 @@ struct Databases {
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let shutdown = whence_service::shutdown::on_signal()?;
     let data = DataDirectory::open(&settings.data)?;
-    let listen = parts::free_address(settings.listen)?;
-    let demo = if settings.demo {
-        Some(demo::Demo::start(&data.path("demo"), data.port("demo")?).await?)
-    } else {
-        None
+    let Some(listen) = shutdown.run_until_cancelled(parts::free_address(settings.listen)).await else {
+        return Ok(());
     };
-    let result = with_database(&settings, &data, listen, demo.as_ref(), &shutdown).await;
-    if let Some(demo) = demo {
-        demo.stop().await;
+    let listen = listen?;
+    if !settings.demo {
+        return with_database(&settings, &data, listen, None, &shutdown).await;
     }
+    let directory = data.demo_directory();
+    let result = with_demo(&settings, &data, listen, &directory, &shutdown).await;
+    demo::remove(&directory);
+    result
+}
+
+async fn with_demo(
+    settings: &Settings,
+    data: &DataDirectory,
+    listen: SocketAddr,
+    directory: &Path,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let (log, port) = (data.path("log/demo.log"), data.port("demo")?);
+    let Some(demo) = shutdown.run_until_cancelled(Demo::start(directory, &log, port)).await else {
+        return Ok(());
+    };
+    let demo = demo?;
+    let result = with_database(settings, data, listen, Some(&demo), shutdown).await;
+    demo.stop().await;
     result
 }
 
@@ -81,10 +99,13 @@ async fn with_database(
     settings: &Settings,
     data: &DataDirectory,
     listen: SocketAddr,
-    demo: Option<&demo::Demo>,
+    demo: Option<&Demo>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let (engine, databases) = start_database(settings, data).await?;
+    let Some(database) = shutdown.run_until_cancelled(start_database(settings, data)).await else {
+        return Ok(());
+    };
+    let (engine, databases) = database?;
     let mut running = Vec::new();
     let result = tokio::select! {
         result = serve(data, listen, demo, &databases, &mut running, shutdown) => result,
@@ -107,14 +128,14 @@ async fn with_database(
 async fn serve(
     data: &DataDirectory,
     listen: SocketAddr,
-    demo: Option<&demo::Demo>,
+    demo: Option<&Demo>,
     databases: &Databases,
     running: &mut Vec<Supervised>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let store = databases.migrate.store()?;
     store.migrate().await.context("cannot prepare the ClickHouse schema")?;
-    let password = make_admin(&store, data).await?;
+    make_admin(&store, data).await?;
     let captures = parts::start(data, listen, databases, running)?;
     parts::wait_until_ready(listen, READY_DEADLINE).await?;
     let mut announcer = Announcer::new(&data.path("run/collector.json"));
@@ -122,9 +143,6 @@ async fn serve(
         announcer.first_look(&data.path("log/collector.log"), FIRST_LOOK_DEADLINE).await;
     } else {
         println!("capturing needs root: started without it, only the pages run; start with sudo to capture");
-    }
-    if let Some(password) = password {
-        println!("sign in as {ADMIN} with password {password} (shown this once)");
     }
     println!("ready: http://{listen}");
     if let Some(demo) = demo {
@@ -152,7 +170,7 @@ async fn start_database(
     let pid_file = data.path("run/engine.pid");
     let port = data.port("engine")?;
     let engine =
-        Engine::start(crate::engine::options(&data.path("clickhouse"), Some(port), Some(pid_file))?).await?;
+        Engine::start(crate::engine::options(&data.path("clickhouse"), Some(port), Some(pid_file))).await?;
     let database = |account: &str| ClickHouse {
         clickhouse_url: engine.url(),
         clickhouse_user: account.into(),
@@ -167,19 +185,21 @@ async fn start_database(
     Ok((Some(engine), databases))
 }
 
-/// Makes the first administrator, with an API token for scripts; the answer is the password, when it was made now.
-async fn make_admin(store: &Store, data: &DataDirectory) -> anyhow::Result<Option<String>> {
+/// Makes the first administrator, with an API token for scripts, and tells the password, when it was made now.
+async fn make_admin(store: &Store, data: &DataDirectory) -> anyhow::Result<()> {
     use whence_web::people::{self, Role};
 
     let is_known = people::exists(store, ADMIN).await?;
-    let password = if is_known { None } else { Some(data::random_text()) };
-    if let Some(password) = &password {
+    if !is_known {
+        let password = data::random_text();
         people::add(store, ADMIN, &password.clone().into(), Role::Admin).await?;
+        // At once: whatever happens next, it cannot be had again.
+        println!("sign in as {ADMIN} with password {password} (shown this once)");
     }
     let path = data.path("admin.token");
-    if password.is_some() || !path.exists() {
+    if !is_known || !path.exists() {
         let token = people::issue_token(store, ADMIN, "whence up").await?;
         whence_service::secret::write(&path, &token)?;
     }
-    Ok(password)
+    Ok(())
 }

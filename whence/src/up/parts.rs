@@ -1,8 +1,9 @@
 //! The parts of `whence up`: what each is started with.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
@@ -12,11 +13,29 @@ use super::supervise::{Part, Supervised};
 use crate::database::ClickHouse;
 
 const POLL: Duration = Duration::from_millis(50);
+const BIND_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The address to serve on: a free port in the place of 0. An error when it is taken.
-pub fn free_address(wanted: SocketAddr) -> anyhow::Result<SocketAddr> {
-    let bound = TcpListener::bind(wanted).and_then(|socket| socket.local_addr());
-    bound.with_context(|| format!("cannot serve on {wanted}; choose another address with --listen"))
+/// The address to serve on: a free port in the place of 0. An error when it is taken, and stays so for a while: pages
+/// whose supervisor was killed still drain.
+pub async fn free_address(wanted: SocketAddr) -> anyhow::Result<SocketAddr> {
+    let deadline = Instant::now() + BIND_DEADLINE;
+    let mut told = false;
+    loop {
+        match TcpListener::bind(wanted).and_then(|socket| socket.local_addr()) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                if !told {
+                    println!("{wanted} is in use, waiting for it");
+                    told = true;
+                }
+                tokio::time::sleep(POLL).await;
+            }
+            bound => {
+                return bound.with_context(|| {
+                    format!("cannot serve on {wanted}; choose another address with --listen")
+                });
+            }
+        }
+    }
 }
 
 /// Starts them into `running`, in the order in which they are to be stopped. Whether the collector is among them:
@@ -37,12 +56,18 @@ pub fn start(
     let token = data.secret("enroll-token")?;
     let captures = nix::unistd::geteuid().is_root();
     if captures {
+        let status_file = data.path("run/collector.json");
+        // It tells of the last time.
+        match std::fs::remove_file(&status_file) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
         let arguments = vec![
             format!("--ingest-url=http://127.0.0.1:{ingest_port}"),
             flag("enroll-token-file", &token),
             flag("spool-dir", &data.path("spool")),
             flag("pin-dir", &data.pin_directory()),
-            flag("status-file", &data.path("run/collector.json")),
+            flag("status-file", &status_file),
         ];
         running.push(Supervised::start(part("collect", arguments)));
     }
@@ -58,8 +83,10 @@ pub fn start(
 /// Waits until the pages can be used.
 pub async fn wait_until_ready(listen: SocketAddr, deadline: Duration) -> anyhow::Result<()> {
     let url = format!("http://{}/ready", reachable(listen));
+    // A proxy of the environment does not know this machine's loopback.
+    let client = reqwest::Client::builder().no_proxy().build()?;
     let ready = tokio::time::timeout(deadline, async {
-        while !reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()) {
+        while !client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
             tokio::time::sleep(POLL).await;
         }
     });
@@ -95,4 +122,18 @@ fn clickhouse(database: &ClickHouse) -> Vec<String> {
         database.clickhouse_password_file.as_deref().map(|path| flag("clickhouse-password-file", path)),
     );
     flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_becomes_free_is_waited_for() -> anyhow::Result<()> {
+        let held = TcpListener::bind("127.0.0.1:0")?;
+        let wanted = held.local_addr()?;
+        let (found, ()) = tokio::join!(free_address(wanted), async { drop(held) });
+        assert_eq!(found?, wanted);
+        Ok(())
+    }
 }
