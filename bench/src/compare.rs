@@ -260,7 +260,10 @@ impl Session<'_> {
                 return true;
             }
         }
-        let is_execution = what(event) == What::Command(23);
+        if self.side == Side::ServerAudit && is_execute_in_sql(event) {
+            return true;
+        }
+        let is_execution = what(event) == What::Command(number::EXECUTE);
         let fingerprint = event.statement.as_ref().and_then(|statement| statement.fingerprint);
         is_execution && fingerprint == expected.fingerprint
     }
@@ -328,6 +331,9 @@ impl Session<'_> {
             && what(event) == What::Command(number::EXECUTE)
         {
             findings.set_aside("values of an executed statement: compared by fingerprint");
+        }
+        if self.side == Side::ServerAudit && is_execute_in_sql(event) {
+            findings.set_aside("SQL of EXECUTE: it has the statement within in its place");
         }
         let is_one_of_several = self.side != Side::Journal
             && texts.is_some_and(|(told, seen)| is_part(trimmed(&seen.text), trimmed(&told.text)));
@@ -502,6 +508,13 @@ fn sql(event: &Event) -> Option<&Text> {
 
 fn begins(sql: &str, word: &str) -> bool {
     sql.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
+}
+
+/// Whether it is the SQL statement EXECUTE, of a statement that there is.
+fn is_execute_in_sql(event: &Event) -> bool {
+    what(event) == What::Command(number::QUERY)
+        && code(event) != Some(UNKNOWN_STATEMENT)
+        && sql(event).is_some_and(|sql| begins(&sql.text, "execute"))
 }
 
 /// Whether the server counts no rows for it, though it sends some.

@@ -126,7 +126,7 @@ impl Session {
     /// Sends one command, or a few that belong together.
     pub fn step(&mut self, random: &mut StdRng) -> Result<(), Failure> {
         match random.gen_range(0..100) {
-            0..58 => self.statement(random),
+            0..58 | 97..99 => self.statement(random),
             58..66 => self.simple(command::PING, &[]),
             66..70 => {
                 let name = *["shop", "logs", "nowhere"].choose(random).unwrap_or(&"shop");

@@ -37,7 +37,7 @@ pub fn any(random: &mut StdRng, table: &str) -> Statement {
         85..89 => binary(random).into(),
         89..93 => foreign(random).into(),
         93..96 => several(random, table).into(),
-        96..98 => prepared_in_sql(random).into(),
+        96..99 => prepared_in_sql(random).into(),
         _ => {
             let database = *["shop", "logs"].choose(random).unwrap_or(&"shop");
             Statement { sql: format!("USE {database}").into_bytes(), database: Some(database) }
@@ -219,6 +219,8 @@ fn prepared_in_sql(random: &mut StdRng) -> String {
         random,
         &[
             format!("PREPARE named FROM 'SELECT ?, {b}'"),
+            "PREPARE named FROM 'SELECT ? + 1'".into(),
+            "EXECUTE named USING @mark".into(),
             "EXECUTE named USING @mark".into(),
             "DEALLOCATE PREPARE named".into(),
         ],
