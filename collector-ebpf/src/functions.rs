@@ -12,10 +12,10 @@ use whence_abi::{
 };
 
 use crate::{
-    maps::{LAYOUTS, count},
+    maps::LAYOUTS,
     read::{counted, field, string_field},
     thread::{
-        self, begin, clear_principal, current, current_or_new, set_duration, submit, submit_unfinished,
+        self, begin, beginning, clear_principal, current, ending, set_duration, submit, submit_unfinished,
     },
 };
 
@@ -44,11 +44,7 @@ pub fn dispatch_entry(ctx: ProbeContext) -> u32 {
     let Some(layout) = LAYOUTS.get(slot) else {
         return 0;
     };
-    let Some(thread) = current_or_new() else {
-        count(|counters| {
-            counters.seen += 1;
-            counters.table_full += 1;
-        });
+    let Some(thread) = beginning(slot) else {
         return 0;
     };
     submit_unfinished(thread);
@@ -87,19 +83,15 @@ pub fn dispatch_entry(ctx: ProbeContext) -> u32 {
 
 #[uretprobe]
 pub fn dispatch_return(ctx: RetProbeContext) -> u32 {
-    let Some(thread) = current() else {
-        count(|counters| counters.unmatched += 1);
+    let slot = target(ctx.as_ptr());
+    let Some(thread) = ending(slot) else {
         return 0;
     };
-    if thread.phase != phase::COMMAND {
-        count(|counters| counters.unmatched += 1);
-        return 0;
-    }
     if ctx.ret::<u64>() & 0xff == WOULD_BLOCK {
         thread.phase = phase::IDLE;
         return 0;
     }
-    let Some(layout) = LAYOUTS.get(thread.record.target) else {
+    let Some(layout) = LAYOUTS.get(slot) else {
         return 0;
     };
     let thd = thread.thd;
@@ -130,14 +122,14 @@ pub fn dispatch_return(ctx: RetProbeContext) -> u32 {
 /// At the end of a prepared statement's execution `THD` points to its text, once; on `dispatch_command`'s return it
 /// does not any more.
 #[uretprobe]
-pub fn execute_return(_: RetProbeContext) -> u32 {
+pub fn execute_return(ctx: RetProbeContext) -> u32 {
     let Some(thread) = current() else {
         return 0;
     };
     if thread.phase != phase::COMMAND || thread.record.present & bit::of(string::SQL) != 0 {
         return 0;
     }
-    let Some(layout) = LAYOUTS.get(thread.record.target) else {
+    let Some(layout) = LAYOUTS.get(target(ctx.as_ptr())) else {
         return 0;
     };
     let text = field::<u64>(thread.thd, layout.query).unwrap_or(0);
@@ -152,11 +144,7 @@ pub fn execute_return(_: RetProbeContext) -> u32 {
 #[uprobe]
 pub fn login_entry(ctx: ProbeContext) -> u32 {
     let slot = target(ctx.as_ptr());
-    let Some(thread) = current_or_new() else {
-        count(|counters| {
-            counters.seen += 1;
-            counters.table_full += 1;
-        });
+    let Some(thread) = beginning(slot) else {
         return 0;
     };
     // COM_CHANGE_USER logs in too; it is a command, and tells of it at its end.
@@ -178,7 +166,7 @@ pub fn login_return(ctx: RetProbeContext) -> u32 {
     if thread.phase != phase::LOGIN {
         return 0;
     }
-    let Some(layout) = LAYOUTS.get(thread.record.target) else {
+    let Some(layout) = LAYOUTS.get(target(ctx.as_ptr())) else {
         return 0;
     };
     let thd = thread.thd;
@@ -207,11 +195,7 @@ pub fn close_entry(ctx: ProbeContext) -> u32 {
     let Some(layout) = LAYOUTS.get(slot) else {
         return 0;
     };
-    let Some(thread) = current_or_new() else {
-        count(|counters| {
-            counters.seen += 1;
-            counters.table_full += 1;
-        });
+    let Some(thread) = beginning(slot) else {
         return 0;
     };
     submit_unfinished(thread);

@@ -4,6 +4,7 @@
 
 mod functions;
 mod maps;
+mod owner;
 mod read;
 mod static_probes;
 mod thread;

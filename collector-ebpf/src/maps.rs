@@ -35,6 +35,10 @@ pub static SPECS: Array<Spec> = Array::with_max_entries(4096, 0);
 #[map]
 pub static COUNTERS: PerCpuHashMap<u32, Counters> = PerCpuHashMap::with_max_entries(1024, 0);
 
+/// The attachment slot that records each process; no process is recorded by two.
+#[map]
+pub static OWNERS: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
+
 /// Longest SQL to keep; set at load.
 #[unsafe(no_mangle)]
 static SQL_BYTES: u64 = MAX_SQL_BYTES;

@@ -18,7 +18,7 @@ use crate::{
     maps::{SPECS, count},
     read::terminated,
     thread::{
-        self, begin, clear_principal, current, current_or_new, set_duration, sql_terminated, submit,
+        self, begin, beginning, clear_principal, current, ending, set_duration, sql_terminated, submit,
         submit_unfinished,
     },
 };
@@ -95,18 +95,6 @@ impl Arguments<'_> {
 }
 
 #[inline(always)]
-fn thread_or_loss() -> Option<&'static mut Thread> {
-    let thread = current_or_new();
-    if thread.is_none() {
-        count(|counters| {
-            counters.seen += 1;
-            counters.table_full += 1;
-        });
-    }
-    thread
-}
-
-#[inline(always)]
 fn set_connection(thread: &mut Thread, connection: Value) {
     if connection.known {
         thread.record.connection_id = connection.number;
@@ -130,7 +118,7 @@ pub fn connection_start(ctx: ProbeContext) -> u32 {
     let Some(arguments) = Arguments::new(&ctx) else {
         return 0;
     };
-    let Some(thread) = thread_or_loss() else {
+    let Some(thread) = beginning(arguments.spec.target) else {
         return 0;
     };
     submit_unfinished(thread);
@@ -148,7 +136,7 @@ pub fn connection_done(ctx: ProbeContext) -> u32 {
     let Some(arguments) = Arguments::new(&ctx) else {
         return 0;
     };
-    let Some(thread) = thread_or_loss() else {
+    let Some(thread) = beginning(arguments.spec.target) else {
         return 0;
     };
     submit_unfinished(thread);
@@ -173,7 +161,7 @@ pub fn command_start(ctx: ProbeContext) -> u32 {
     let Some(arguments) = Arguments::new(&ctx) else {
         return 0;
     };
-    let Some(thread) = thread_or_loss() else {
+    let Some(thread) = beginning(arguments.spec.target) else {
         return 0;
     };
     submit_unfinished(thread);
@@ -214,19 +202,15 @@ pub fn query_start(ctx: ProbeContext) -> u32 {
 /// `command__done(status)`
 #[uprobe]
 pub fn command_done(ctx: ProbeContext) -> u32 {
-    let Some(thread) = current() else {
-        count(|counters| counters.unmatched += 1);
+    let Some(arguments) = Arguments::new(&ctx) else {
         return 0;
     };
-    if thread.phase != phase::COMMAND {
-        count(|counters| counters.unmatched += 1);
+    let Some(thread) = ending(arguments.spec.target) else {
         return 0;
-    }
-    if let Some(arguments) = Arguments::new(&ctx) {
-        let status = arguments.get::<0>();
-        if status.known {
-            thread.record.outcome = if status.number == 0 { outcome::OK } else { outcome::ERROR };
-        }
+    };
+    let status = arguments.get::<0>();
+    if status.known {
+        thread.record.outcome = if status.number == 0 { outcome::OK } else { outcome::ERROR };
     }
     set_duration(thread);
     submit(thread);

@@ -16,7 +16,7 @@ use whence_abi::record::{
 
 use crate::{
     maps::{EMPTY_THREAD, RING, THREADS, count, sql_bytes, wake_bytes},
-    read,
+    owner, read,
 };
 
 /// Bits and strings of the principal: what is the same for all commands of a connection.
@@ -40,16 +40,45 @@ pub fn current() -> Option<&'static mut Thread> {
     THREADS.get_ptr_mut(bpf_get_current_pid_tgid()).map(|thread| unsafe { &mut *thread })
 }
 
-/// The entry of the current thread, made when it is the first time.
+/// The entry of the current thread for what begins there, made when it is the first time. None when the attachment in
+/// `slot` does not record this process, and when the table is full: that is counted as a loss.
 #[inline(always)]
-pub fn current_or_new() -> Option<&'static mut Thread> {
+pub fn beginning(slot: u32) -> Option<&'static mut Thread> {
+    if !owner::owns(slot) {
+        return None;
+    }
     if let Some(thread) = current() {
         return Some(thread);
     }
     if let Some(empty) = EMPTY_THREAD.get(0) {
         let _ = THREADS.insert(bpf_get_current_pid_tgid(), empty, u64::from(BPF_NOEXIST));
     }
-    current()
+    let thread = current();
+    if thread.is_none() {
+        count(|counters| {
+            counters.seen += 1;
+            counters.table_full += 1;
+        });
+    }
+    thread
+}
+
+/// The entry of the current thread, whose command ends. None when the attachment in `slot` does not record this process,
+/// and when the beginning was not seen: that is counted.
+#[inline(always)]
+pub fn ending(slot: u32) -> Option<&'static mut Thread> {
+    let thread = current().filter(|thread| thread.phase == phase::COMMAND);
+    if thread.as_ref().is_some_and(|thread| thread.record.target == slot) {
+        return thread;
+    }
+    // What was begun for an attachment that has gone since ends here.
+    if owner::is_of_another(slot) {
+        return None;
+    }
+    if thread.is_none() {
+        count(|counters| counters.unmatched += 1);
+    }
+    thread
 }
 
 /// Forgets the current thread: its connection has ended.

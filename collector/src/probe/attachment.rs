@@ -68,6 +68,8 @@ impl Drop for Attachment {
         if self.slot == u32::MAX {
             return;
         }
+        let failed = |error| tracing::warn!(%error, "cannot take the processes of a detached binary from it");
+        maps::lock(&self.tables).end_owning(self.slot).unwrap_or_else(failed);
         for pin in &self.pins {
             if let Err(error) = fs::remove_file(pin) {
                 tracing::warn!(pin = %pin.display(), %error, "cannot detach a pinned probe");
@@ -78,7 +80,7 @@ impl Drop for Attachment {
             let _ = fs::remove_dir(directory);
         }
         self.links.clear();
-        maps::lock(&self.tables).free(self.slot, &self.specs);
+        maps::lock(&self.tables).free(self.slot, &self.specs).unwrap_or_else(failed);
     }
 }
 
@@ -227,6 +229,7 @@ fn attach_all(
         }
         attachment.links.push(link);
     }
+    maps::lock(&probes.tables).begin_owning(slot)?;
     Ok(attachment)
 }
 

@@ -2,11 +2,12 @@
 
 use std::borrow::BorrowMut;
 use std::collections::BTreeSet;
+use std::mem::offset_of;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuHashMap};
+use aya::{Ebpf, Pod};
 use whence_abi::layout::Layout;
 use whence_abi::record::{Counters, Plain, Record, TAIL_BYTES, Thread, outcome, phase};
 use whence_abi::usdt::Spec;
@@ -28,6 +29,8 @@ pub struct Tables {
     specs: Array<MapData, Bytes<SPEC>>,
     threads: HashMap<MapData, u64, Bytes<THREAD>>,
     counters: PerCpuHashMap<MapData, u32, Bytes<COUNTERS>>,
+    /// The slot that records each process.
+    owners: HashMap<MapData, u32, u32>,
     free_layouts: BTreeSet<u32>,
     free_specs: BTreeSet<u32>,
 }
@@ -53,18 +56,20 @@ impl Tables {
     /// Takes the maps out of `bpf`; `used` places belong to pinned probes.
     pub fn take(bpf: &mut Ebpf, used: &Used) -> Result<Self, ProbeError> {
         let mut map = |name: &'static str| bpf.take_map(name).ok_or(ProbeError::Incomplete(name));
-        let (layouts, specs, threads, counters) =
-            (map("LAYOUTS")?, map("SPECS")?, map("THREADS")?, map("COUNTERS")?);
+        let (layouts, specs, threads, counters, owners) =
+            (map("LAYOUTS")?, map("SPECS")?, map("THREADS")?, map("COUNTERS")?, map("OWNERS")?);
         let mut tables = Self {
             layouts: typed("LAYOUTS", layouts)?,
             specs: typed("SPECS", specs)?,
             threads: typed("THREADS", threads)?,
             counters: typed("COUNTERS", counters)?,
+            owners: typed("OWNERS", owners)?,
             free_layouts: (0..LAYOUT_SLOTS).filter(|slot| !used.layouts.contains(slot)).collect(),
             free_specs: (0..SPEC_SLOTS).filter(|slot| !used.specs.contains(slot)).collect(),
         };
         // For the processes that find no room of their own.
         tables.begin_counters(0)?;
+        tables.disown(|_, slot| !used.layouts.contains(&slot))?;
         Ok(tables)
     }
 
@@ -95,10 +100,43 @@ impl Tables {
         Ok(slot)
     }
 
+    /// Lets the attachment in `slot` record processes: all its probes are on.
+    pub fn begin_owning(&mut self, slot: u32) -> Result<(), ProbeError> {
+        self.set_ready(slot, 1)
+    }
+
+    /// Takes its processes from the attachment in `slot`, before its probes go. What they begin from now on is another's
+    /// that is on the same file, or nobody's.
+    pub fn end_owning(&mut self, slot: u32) -> Result<(), ProbeError> {
+        self.set_ready(slot, 0)?;
+        self.disown(|_, owner| owner == slot)
+    }
+
+    fn set_ready(&mut self, slot: u32, ready: u32) -> Result<(), ProbeError> {
+        const AT: usize = offset_of!(Layout, ready);
+        let mut layout = self.layouts.get(&slot, 0).map_err(map_error("LAYOUTS"))?;
+        layout[AT..AT + size_of::<u32>()].copy_from_slice(&ready.to_ne_bytes());
+        self.layouts.set(slot, layout, 0).map_err(map_error("LAYOUTS"))
+    }
+
+    /// Takes each process, with its slot, that `unwanted` says from its owner.
+    fn disown(&mut self, unwanted: impl Fn(u32, u32) -> bool) -> Result<(), ProbeError> {
+        let owned = self.owners.iter().filter_map(Result::ok);
+        let processes: Vec<u32> =
+            owned.filter(|&(tgid, slot)| unwanted(tgid, slot)).map(|(tgid, _)| tgid).collect();
+        for tgid in processes {
+            remove(&mut self.owners, tgid, "OWNERS")?;
+        }
+        Ok(())
+    }
+
     /// Gives slots back, whose probes are detached.
-    pub fn free(&mut self, layout: u32, specs: &[u32]) {
+    pub fn free(&mut self, layout: u32, specs: &[u32]) -> Result<(), ProbeError> {
+        // One of its probes may have been taking up a process just when they all were taken from it.
+        self.disown(|_, owner| owner == layout)?;
         self.free_layouts.insert(layout);
         self.free_specs.extend(specs);
+        Ok(())
     }
 
     pub fn counters(&self, tgid: u32) -> Result<Counters, ProbeError> {
@@ -134,6 +172,7 @@ impl Tables {
         for key in keys {
             remove(&mut self.threads, key, "THREADS")?;
         }
+        remove(&mut self.owners, tgid, "OWNERS")?;
         match self.counters.remove(&tgid) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
@@ -156,7 +195,8 @@ impl Tables {
         known.into_iter().try_for_each(|tgid| self.forget_process(tgid))
     }
 
-    /// Removes the entries of threads that are no more; the answer is how many.
+    /// Removes the entries of threads that are no more, and the owners of processes that are, whose numbers may be given
+    /// to others; the answer is how many threads.
     pub fn forget_ended_threads(&mut self) -> Result<usize, ProbeError> {
         let ended = |key: &u64| {
             let (tgid, tid) = (key >> 32, key & 0xffff_ffff);
@@ -168,6 +208,7 @@ impl Tables {
         for &key in &keys {
             remove(&mut self.threads, key, "THREADS")?;
         }
+        self.disown(|tgid, _| !std::fs::exists(format!("/proc/{tgid}")).unwrap_or(true))?;
         Ok(keys.len())
     }
 }
@@ -178,12 +219,12 @@ fn typed<T: TryFrom<Map, Error = MapError>>(name: &'static str, map: Map) -> Res
 }
 
 /// Removes `key`; that it is gone already is as good.
-fn remove<T: BorrowMut<MapData>>(
-    threads: &mut HashMap<T, u64, Bytes<THREAD>>,
-    key: u64,
+fn remove<T: BorrowMut<MapData>, K: Pod, V: Pod>(
+    map: &mut HashMap<T, K, V>,
+    key: K,
     name: &'static str,
 ) -> Result<(), ProbeError> {
-    match threads.remove(&key) {
+    match map.remove(&key) {
         Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         Err(error) => Err(map_error(name)(error)),

@@ -29,7 +29,7 @@ pub struct PinDirectory {
     _lock: Flock<File>,
 }
 
-const MAPS: [&str; 5] = ["RING", "THREADS", "LAYOUTS", "SPECS", "COUNTERS"];
+const MAPS: [&str; 6] = ["RING", "THREADS", "LAYOUTS", "SPECS", "COUNTERS", "OWNERS"];
 const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
 
 impl PinDirectory {

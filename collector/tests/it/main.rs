@@ -5,4 +5,5 @@
 mod capture;
 mod client;
 mod offsets;
+mod overlay;
 mod watched;

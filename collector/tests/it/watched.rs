@@ -29,7 +29,7 @@ pub struct Watched {
     ring: Ring,
     decoder: Decoder,
     events: Vec<Event>,
-    _attachment: Attachment,
+    pub attachment: Option<Attachment>,
 }
 
 impl Watched {
@@ -46,7 +46,7 @@ impl Watched {
         let id = "0198c0de-0000-7000-8000-000000000000".parse().unwrap();
         let mut decoder = Decoder::new(id, 1, Box::new(Policy));
         decoder.add_server(server.pid().unwrap(), describe(&server, &derived));
-        Self { server, probes, ring, decoder, events: Vec::new(), _attachment: attachment }
+        Self { server, probes, ring, decoder, events: Vec::new(), attachment: Some(attachment) }
     }
 
     /// Reads events until one is `wanted`, and gives all that came since the start.

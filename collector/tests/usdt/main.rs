@@ -6,6 +6,7 @@
 mod account;
 mod events;
 mod notes;
+mod overlay;
 mod pins;
 mod server;
 mod watch;

@@ -11,12 +11,12 @@ use crate::server::Server;
 use crate::watch::Watch;
 
 /// A directory for pins, whose file system goes with it: what is pinned there ends.
-struct Pins {
+pub struct Pins {
     directory: TempDir,
 }
 
 impl Pins {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { directory: TempDir::new().unwrap() }
     }
 
@@ -24,7 +24,7 @@ impl Pins {
         self.directory.path().join("pins")
     }
 
-    fn config(&self) -> Config {
+    pub fn config(&self) -> Config {
         Config { pin_directory: Some(self.path()), ..Config::default() }
     }
 }

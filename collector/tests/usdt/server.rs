@@ -16,7 +16,8 @@ pub struct Server {
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
     program: PathBuf,
-    _directory: TempDir,
+    /// Where its program is, when nobody else runs that.
+    directory: Option<TempDir>,
 }
 
 /// An action that was performed.
@@ -28,16 +29,19 @@ pub struct Done {
 
 impl Server {
     pub fn start() -> Self {
+        // Probes are on the file: a copy keeps the tests apart.
         let directory = TempDir::new().unwrap();
-        let program = directory.path().join("usdt-server");
-        // Probes are on the file: a copy keeps the tests apart. Another program makes it, as a process that another test
-        // is just starting would hold it open for writing a moment longer, and it could not be run.
-        let copied = Command::new("cp").arg(built()).arg(&program).status().unwrap();
-        assert!(copied.success(), "cannot copy the program");
+        let mut server = Self::start_program(copy_to(directory.path()));
+        server.directory = Some(directory);
+        server
+    }
+
+    /// Starts this copy of the program, which others may run too.
+    pub fn start_program(program: PathBuf) -> Self {
         let mut child = Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let input = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut server = Self { child, input, output, program, _directory: directory };
+        let mut server = Self { child, input, output, program, directory: None };
         server.until("ready for connections");
         server
     }
@@ -48,6 +52,11 @@ impl Server {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The program by its process, as the collector opens it.
+    pub fn executable(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/exe", self.pid()))
     }
 
     /// Performs the script and waits for its end, except for what hangs.
@@ -115,6 +124,15 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Copies the program into `directory`. Another program does it, as a process that another test is just starting would hold
+/// the copy open for writing a moment longer, and it could not be run.
+pub fn copy_to(directory: &Path) -> PathBuf {
+    let program = directory.join("usdt-server");
+    let copied = Command::new("cp").arg(built()).arg(&program).status().unwrap();
+    assert!(copied.success(), "cannot copy the program");
+    program
 }
 
 /// The program, compiled by the first who asks.

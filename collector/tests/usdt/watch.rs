@@ -35,6 +35,12 @@ impl Watch {
         self.probes.attach_usdt(server.program()).unwrap()
     }
 
+    /// The same by the path that the collector takes, which leads into a container.
+    pub fn attach_process(&mut self, server: &Server) -> Attachment {
+        self.know(server);
+        self.probes.attach_usdt(&server.executable()).unwrap()
+    }
+
     pub fn know(&mut self, server: &Server) {
         let described = whence_model::Server {
             host: "test".into(),

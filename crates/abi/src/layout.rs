@@ -89,8 +89,9 @@ pub struct Layout {
     pub sqlstate: StringField,
     /// `ulonglong affected_rows`.
     pub affected_rows: u32,
-    /// Keeps the size a multiple of 8.
-    pub reserved: u32,
+    /// Not of the server: 1 while all probes of the attachment that has this layout are on. Only then does it begin to
+    /// record a process. Keeps the size a multiple of 8.
+    pub ready: u32,
 }
 
 impl Layout {
@@ -120,6 +121,6 @@ impl Layout {
         error_message: StringField::ABSENT,
         sqlstate: StringField::ABSENT,
         affected_rows: ABSENT,
-        reserved: 0,
+        ready: 0,
     };
 }
