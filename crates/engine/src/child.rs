@@ -80,7 +80,8 @@ pub fn run_child(options: &ChildOptions) -> Result<(), EngineError> {
         "--listen_host=127.0.0.1".to_owned(),
         "--interactive".to_owned(),
         "--disable_suggestion".to_owned(),
-        "--history_file=/dev/null".to_owned(),
+        // A file of its own, which it makes its owner's alone: given /dev/null, it would make that root's alone.
+        format!("--history_file={}", options.data.with_extension("history").display()),
         "--progress=off".to_owned(),
         "--highlight=0".to_owned(),
         "--query=SYSTEM START LISTEN HTTP".to_owned(),

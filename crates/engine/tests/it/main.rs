@@ -99,6 +99,8 @@ async fn what_is_stored_is_for_nobody_else() {
     let scratch = tempfile::tempdir().unwrap();
     let directory = scratch.path().join("new/engine");
     Engine::start(options(&directory)).await.unwrap().stop().await;
+    // The engine sets the mode of the file that it keeps its prompt's history in.
+    assert!(directory.join("data.history").is_file());
     for path in [directory.join("data"), directory.join("passwords"), directory] {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700, "{}", path.display());
     }
