@@ -43,20 +43,10 @@ pub static OWNERS: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
 #[unsafe(no_mangle)]
 static SQL_BYTES: u64 = MAX_SQL_BYTES;
 
-/// The reader is woken at once when this much waits for it; it comes by itself every few ms while anything waits.
-#[unsafe(no_mangle)]
-static WAKE_BYTES: u64 = 512 << 10;
-
 #[inline(always)]
 pub fn sql_bytes() -> u64 {
     // SAFETY: a valid static; volatile, because the loader changes its value.
     unsafe { core::ptr::read_volatile(&raw const SQL_BYTES) }
-}
-
-#[inline(always)]
-pub fn wake_bytes() -> u64 {
-    // SAFETY: a valid static; volatile, because the loader changes its value.
-    unsafe { core::ptr::read_volatile(&raw const WAKE_BYTES) }
 }
 
 /// Changes the counters of the current process on this CPU.

@@ -15,7 +15,7 @@ use whence_abi::record::{
 };
 
 use crate::{
-    maps::{EMPTY_THREAD, RING, THREADS, count, sql_bytes, wake_bytes},
+    maps::{EMPTY_THREAD, RING, THREADS, count, sql_bytes},
     owner, read,
 };
 
@@ -161,11 +161,11 @@ pub fn submit(thread: &mut Thread) {
     });
 }
 
-/// An idle reader is woken by the first record, a busy one comes by itself: a wake-up costs more than a record.
+/// An idle reader is woken by the first record, a busy one comes by itself every few ms: a wake-up costs more than a
+/// record. (What it has read stays in the ring until it is on disk, so that much waiting does not mean that it is idle.)
 #[inline(always)]
 fn wake_flags() -> u64 {
-    let waiting = RING.query(u64::from(BPF_RB_AVAIL_DATA));
-    if waiting == 0 || waiting >= wake_bytes() {
+    if RING.query(u64::from(BPF_RB_AVAIL_DATA)) == 0 {
         u64::from(BPF_RB_FORCE_WAKEUP)
     } else {
         u64::from(BPF_RB_NO_WAKEUP)

@@ -140,13 +140,10 @@ impl Probes {
         let pins =
             config.pin_directory.as_deref().map(|path| PinDirectory::open(path, OBJECT)).transpose()?;
         let sql_bytes = u64::from(config.sql_bytes).min(MAX_SQL_BYTES);
-        // The reader is woken when the ring is an eighth full, and not for less than makes a wake-up worth it.
-        let wake_bytes = u64::from(config.ring_bytes / 8).min(512 << 10);
         let map_paths = pins.as_ref().map(PinDirectory::map_paths).unwrap_or_default();
         let mut loader = EbpfLoader::new();
         loader
             .override_global("SQL_BYTES", &sql_bytes, true)
-            .override_global("WAKE_BYTES", &wake_bytes, true)
             .map_max_entries("RING", config.ring_bytes)
             .map_max_entries("THREADS", config.threads);
         for (name, path) in &map_paths {
