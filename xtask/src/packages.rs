@@ -12,8 +12,8 @@ use crate::build::run;
 /// Of the compiler.
 pub const RUST_VERSION: &str = "1.96.0+dfsg1-1~deb12u2";
 const LLVM_VERSION: &str = "1:22.1.8-1~deb12u1";
-/// The suite that has them, for machines whose own sources lack it. The hashes are ours, so its signature says no more.
-const SOURCES: &str = "deb [trusted=yes] http://deb.debian.org/debian-security bookworm-security main\n";
+/// The suite that has them.
+const SUITE: &str = "bookworm-security";
 
 struct Package {
     name: &'static str,
@@ -54,9 +54,14 @@ pub fn unpack(downloads: &Path, root: &Path) -> Result<()> {
     for directory in [downloads, root] {
         fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
-    // The first works where the machine is of that suite, and uses the mirror that it is set to.
-    if fetch(downloads, &[]).is_err() {
-        fetch_from_own_sources(downloads)?;
+    // The machine's lists may be older than the packages.
+    if fetch(downloads).is_err() {
+        run(apt(downloads).arg("update"))?;
+        fetch(downloads).with_context(|| {
+            format!(
+                "apt has no {RUST_VERSION} of the compiler: it needs Debian's suite {SUITE} among its sources"
+            )
+        })?;
     }
     for package in &PACKAGES {
         let file = file_of(package, downloads)?;
@@ -73,40 +78,19 @@ pub fn unpack(downloads: &Path, root: &Path) -> Result<()> {
 }
 
 /// apt downloads to its working directory.
-fn fetch(downloads: &Path, options: &[String]) -> Result<()> {
+fn fetch(downloads: &Path) -> Result<()> {
     let wanted = PACKAGES.iter().map(|package| format!("{}={}", package.name, package.version));
-    let mut apt = apt(downloads, options);
-    run(apt.arg("download").args(wanted))
+    run(apt(downloads).arg("download").args(wanted))
 }
 
-fn apt(downloads: &Path, options: &[String]) -> Command {
+fn apt(downloads: &Path) -> Command {
     let mut apt = Command::new("apt-get");
     apt.current_dir(downloads)
         .arg("--quiet")
         // Its sandbox's user may not write here.
         .args(["--option", "APT::Sandbox::User=root"])
-        .args(options)
         .stdin(Stdio::null());
     apt
-}
-
-/// With lists of its own, so that the machine's are not touched.
-fn fetch_from_own_sources(downloads: &Path) -> Result<()> {
-    let state = downloads.join("apt");
-    fs::create_dir_all(state.join("lists/partial"))?;
-    fs::write(state.join("sources.list"), SOURCES)?;
-    let options = [
-        format!("--option=Dir::Etc::SourceList={}", state.join("sources.list").display()),
-        "--option=Dir::Etc::SourceParts=/dev/null".to_owned(),
-        format!("--option=Dir::State::Lists={}", state.join("lists").display()),
-        format!("--option=Dir::Cache::PkgCache={}", state.join("packages.bin").display()),
-        format!("--option=Dir::Cache::SrcPkgCache={}", state.join("sources.bin").display()),
-        // The pinned packages are of this architecture, whatever apt is set to.
-        "--option=APT::Architecture=amd64".to_owned(),
-    ];
-    run(apt(downloads, &options).arg("update"))?;
-    fetch(downloads, &options)
-        .context("Debian no longer has the pinned compiler: pin the one that it has now")
 }
 
 fn file_of(package: &Package, downloads: &Path) -> Result<PathBuf> {
