@@ -69,12 +69,15 @@ async fn a_part_that_is_killed_under_load_loses_nothing() {
         each_once(&api, &label, 6000).await;
     }
     // The kernel went on while the collector was away: no hole in the coverage, and nothing lost.
-    let coverage = api.get("/api/v1/coverage", &[("from", "-1h")]).await.unwrap();
-    let instances = coverage["instances"].as_array().unwrap();
-    let watched = instances.iter().find(|instance| instance["server_port"] == server.port()).unwrap();
-    assert_eq!(watched["unwatched"], serde_json::json!([]), "{coverage}");
-    assert_eq!(watched["not_running"], serde_json::json!([]), "{coverage}");
-    assert_eq!(watched["lost"], serde_json::json!({}), "{coverage}");
+    let watched = eventually("the coverage of the server", || async {
+        let coverage = api.get("/api/v1/coverage", &[("from", "-1h")]).await?;
+        let instances = coverage["instances"].as_array().cloned().unwrap_or_default();
+        Ok(instances.into_iter().find(|instance| instance["server_port"] == server.port()))
+    })
+    .await;
+    assert_eq!(watched["unwatched"], serde_json::json!([]), "{watched}");
+    assert_eq!(watched["not_running"], serde_json::json!([]), "{watched}");
+    assert_eq!(watched["lost"], serde_json::json!({}), "{watched}");
     let instance = watched["instance_id"].as_str().unwrap();
     let unfinished =
         api.events(&[("result", "unfinished"), ("instance", instance), ("from", "-1h")]).await.unwrap();
