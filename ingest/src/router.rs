@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 use whence_model::CollectorId;
+use whence_store::Readiness;
 
 use crate::authenticate::Keys;
 use crate::batches::Lane;
-use crate::health::Readiness;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::{IngestConfig, batches, enroll, health};

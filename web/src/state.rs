@@ -7,10 +7,9 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use whence_store::Store;
+use whence_store::{Readiness, Store};
 
 use crate::WebConfig;
-use crate::handlers::health::Readiness;
 use crate::metrics::Metrics;
 
 /// Sign-ins of one name from one address come one after another, so that a burst cannot outrun the count of failures.

@@ -9,6 +9,7 @@ mod error;
 mod migrate;
 mod people;
 pub mod read;
+mod readiness;
 pub mod row;
 pub mod verify;
 mod write;
@@ -17,6 +18,7 @@ pub use collectors::Enrolment;
 pub use error::StoreError;
 pub use migrate::{MIGRATIONS, MigrateError, Migration};
 pub use people::{CredentialRow, PersonRow, ReadRow};
+pub use readiness::Readiness;
 pub use write::Written;
 
 use secrecy::{ExposeSecret, SecretString};
