@@ -12,7 +12,7 @@ use crate::discover;
 use crate::identity::Identity;
 use crate::metrics::{self, Metrics};
 use crate::policy::Policy;
-use crate::probe::{Config, Probes};
+use crate::probe::{Config, ProbeError, Probes};
 use crate::seal::Sealer;
 use crate::settings::Settings;
 use crate::ship::{self, Client, Enrolment};
@@ -39,7 +39,10 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         pin_directory: Some(settings.pin_dir.clone()),
         ..Config::default()
     })
-    .context("capturing needs root (CAP_SYS_ADMIN) and a kernel of 5.15 or newer with BPF")?;
+    .map_err(|error| match error {
+        error @ ProbeError::Kernel(_) => error.into(),
+        error => anyhow::Error::from(error).context("capturing needs root (CAP_SYS_ADMIN)"),
+    })?;
     let mut ring = probes.take_ring()?.context("the ring is in use")?;
     if let Some(mark) = recovery.ring.filter(|mark| mark.ring == capture::ring_tag(&ring)) {
         ring.skip_to(mark.position);

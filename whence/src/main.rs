@@ -15,8 +15,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use whence_collector::probe::ProbeError;
 use whence_service::config::{self, ConfigError, EXIT_BAD_CONFIG};
 
+/// Exit status for a kernel that lacks what capturing needs (`EX_UNAVAILABLE` of sysexits.h).
+const EXIT_UNAVAILABLE: u8 = 69;
 const END_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Records who reached a database, from where, when, with which command, for how long and with what result.
@@ -92,8 +95,16 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("whence: {error:#}");
-            ExitCode::FAILURE
+            exit_status(&error)
         }
+    }
+}
+
+/// A machine that capturing is not possible on is told apart from what may go better at the next attempt.
+fn exit_status(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<ProbeError>() {
+        Some(ProbeError::Kernel(_)) => ExitCode::from(EXIT_UNAVAILABLE),
+        _ => ExitCode::FAILURE,
     }
 }
 

@@ -27,8 +27,8 @@ pub struct Place<'a> {
 
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
-const BPF_LINK_CREATE: libc::c_long = 28;
-const BPF_PERF_EVENT: u32 = 41;
+pub(super) const BPF_LINK_CREATE: libc::c_long = 28;
+pub(super) const BPF_PERF_EVENT: u32 = 41;
 const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
 
 /// `struct perf_event_attr` up to `config2`; the kernel takes a shorter one by its `size`.
@@ -56,13 +56,13 @@ const _: () = assert!(size_of::<PerfEventAttr>() == PERF_ATTR_BYTES as usize);
 /// The part of `union bpf_attr` that `BPF_LINK_CREATE` for a perf event uses.
 #[repr(C)]
 #[derive(Default)]
-struct LinkCreate {
-    program: u32,
-    target: u32,
-    attach_type: u32,
-    flags: u32,
-    cookie: u64,
-    padding: [u64; 5],
+pub(super) struct LinkCreate {
+    pub program: u32,
+    pub target: u32,
+    pub attach_type: u32,
+    pub flags: u32,
+    pub cookie: u64,
+    pub padding: [u64; 5],
 }
 
 /// The part of `union bpf_attr` that pinning uses.
@@ -139,7 +139,7 @@ fn open_event(place: &Place<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<i32> {
+pub(super) fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<i32> {
     // SAFETY: `attr` is the C layout that `command` takes, with its size; what it points to lives in the caller.
     let answer = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
     if answer < 0 {

@@ -7,6 +7,7 @@
 mod arguments;
 mod attach;
 mod attachment;
+pub mod kernel;
 mod maps;
 pub mod notes;
 mod pins;
@@ -83,6 +84,8 @@ pub struct FunctionTargets {
 pub enum ProbeError {
     #[error("the ring must be a power of two of at least {page} bytes, not {bytes}", page = 4096)]
     InvalidRing { bytes: u32 },
+    #[error("{0}")]
+    Kernel(kernel::Unfit),
     #[error("the kernel did not take the BPF object: {0}")]
     Load(#[from] aya::EbpfError),
     #[error("the kernel did not take the BPF program {program}: {source}")]
@@ -137,6 +140,7 @@ impl Probes {
         if !config.ring_bytes.is_power_of_two() || config.ring_bytes < 4096 {
             return Err(ProbeError::InvalidRing { bytes: config.ring_bytes });
         }
+        kernel::check().map_err(ProbeError::Kernel)?;
         let pins =
             config.pin_directory.as_deref().map(|path| PinDirectory::open(path, OBJECT)).transpose()?;
         let sql_bytes = u64::from(config.sql_bytes).min(MAX_SQL_BYTES);
