@@ -228,8 +228,8 @@ impl Capture {
     fn attach(&mut self, binary: BinaryId, path: &Path, plan: Plan) {
         let attached = match &plan {
             Plan::StaticProbes => self.parts.probes.attach_usdt(path).map(|made| (made, Provider::Usdt)),
-            Plan::Functions(targets) => {
-                self.parts.probes.attach_functions(path, targets).map(|made| (made, Provider::Functions))
+            Plan::Functions(derived) => {
+                self.parts.probes.attach_functions(path, &derived.targets).map(|made| (made, Provider::Functions))
             }
             Plan::Refused(reason) => {
                 let reason = reason.clone();

@@ -11,6 +11,7 @@ use crate::decode::Decoder;
 use crate::discover;
 use crate::identity::Identity;
 use crate::metrics::{self, Metrics};
+use crate::offsets::Table;
 use crate::policy::Policy;
 use crate::probe::{Config, ProbeError, Probes};
 use crate::seal::Sealer;
@@ -31,6 +32,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         }
         None => None,
     };
+    let table = Table::load(settings.offsets.as_deref())?;
     let (spool, recovery) = Spool::open(&settings.spool_dir, settings.spool_bytes)?;
     let identity = Identity::load_or_create(&settings.spool_dir)?;
     let mut probes = Probes::load(&Config {
@@ -83,7 +85,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let stop_discovery = shutdown.clone();
     let discovery = std::thread::Builder::new()
         .name("discover".into())
-        .spawn(move || discover::run(&host, &tell, &stop_discovery))?;
+        .spawn(move || discover::run(&host, &table, &tell, &stop_discovery))?;
     let capture = tokio::task::spawn_blocking(move || capture.run());
     let captured = CancellationToken::new();
     let shipping = tokio::spawn(ship::run(spool, client, metrics.ship.clone(), captured.clone()));

@@ -30,6 +30,10 @@ pub struct Settings {
     /// are taken off; after a crash they are on in any case.
     #[arg(long, env = "WHENCE_KEEP_PROBES")]
     pub keep_probes: bool,
+    /// File, or directory of files `*.toml`, with offsets of server builds that do not tell them themselves, as
+    /// `whence doctor --learn` writes them.
+    #[arg(long, env = "WHENCE_OFFSETS", value_name = "PATH")]
+    pub offsets: Option<PathBuf>,
     /// How much of the SQL text is kept. Credentials are masked always.
     #[arg(long, env = "WHENCE_SQL", value_name = "MODE", value_enum, default_value_t = SqlMode::Full)]
     pub sql: SqlMode,

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::offsets::Table;
 pub use plan::Plan;
 pub use process::{BinaryId, Process, ProcessId};
 
@@ -44,8 +45,8 @@ struct Known {
 }
 
 /// Looks until `shutdown`, or until nobody listens any more.
-pub fn run(host: &str, findings: &Sender<Finding>, shutdown: &CancellationToken) {
-    let mut discovery = Discovery { host, findings, binaries: HashMap::new(), known: HashMap::new() };
+pub fn run(host: &str, table: &Table, findings: &Sender<Finding>, shutdown: &CancellationToken) {
+    let mut discovery = Discovery { host, table, findings, binaries: HashMap::new(), known: HashMap::new() };
     let mut looked_once = false;
     while !shutdown.is_cancelled() {
         let told = discovery.look().and_then(|()| {
@@ -67,6 +68,7 @@ struct NobodyListens;
 
 struct Discovery<'a> {
     host: &'a str,
+    table: &'a Table,
     findings: &'a Sender<Finding>,
     /// Every program seen, and whether servers run it.
     binaries: HashMap<BinaryId, bool>,
@@ -115,7 +117,7 @@ impl Discovery<'_> {
             return Ok(*is_server);
         }
         let Ok(id) = ProcessId::of(tgid) else { return Ok(false) };
-        let plan = Plan::of(id);
+        let plan = Plan::of(id, self.table);
         self.binaries.insert(binary, plan.is_some());
         let Some(plan) = plan else { return Ok(false) };
         self.tell(Finding::Binary { binary, path: id.executable(), plan })?;

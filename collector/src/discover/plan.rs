@@ -1,7 +1,6 @@
 //! How the servers that run one program can be watched.
 
-use crate::offsets;
-use crate::probe::FunctionTargets;
+use crate::offsets::{self, Derived, Table};
 use crate::probe::notes;
 
 use super::process::{ProcessId, program_name};
@@ -16,14 +15,14 @@ pub enum Plan {
     /// By its own static probes.
     StaticProbes,
     /// By its functions.
-    Functions(Box<FunctionTargets>),
+    Functions(Box<Derived>),
     /// Not at all, and why.
     Refused(String),
 }
 
 impl Plan {
-    /// The plan for the program of process `id`; None when it is no server.
-    pub fn of(id: ProcessId) -> Option<Self> {
+    /// The plan for the program of process `id`, with what `table` knows; None when it is no server.
+    pub fn of(id: ProcessId, table: &Table) -> Option<Self> {
         let path = id.executable();
         let locations = notes::locations(&path, PROVIDER);
         let has_probes = locations.as_ref().is_ok_and(|locations| !locations.is_empty());
@@ -35,8 +34,8 @@ impl Plan {
         {
             return Some(Self::StaticProbes);
         }
-        Some(match offsets::derive(&path) {
-            Ok(derived) => Self::Functions(Box::new(derived.targets)),
+        Some(match offsets::derive(&path, table) {
+            Ok(derived) => Self::Functions(Box::new(derived)),
             Err(error) => Self::Refused(error.to_string()),
         })
     }

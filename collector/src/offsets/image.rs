@@ -1,22 +1,29 @@
-//! A server's ELF file: its functions by name, and its bytes by address. Read as needed, never as a whole.
+//! A server's ELF file: its functions by name, and its bytes by address. Mapped, so that only what is looked at is in
+//! memory, and only as long as it is open.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use object::read::{ReadCache, ReadRef as _};
+use memmap2::Mmap;
 use object::{
-    Architecture, Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, SymbolKind,
+    Architecture, Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, SegmentFlags,
+    SymbolKind,
 };
+use sha2::{Digest as _, Sha256};
 
 use super::OffsetsError;
+use super::table::Key;
 use super::walk::Memory;
 
-type Cache = ReadCache<File>;
+/// Where distributions put the debug information of installed programs.
+const DEBUG_DIRECTORY: &str = "/usr/lib/debug";
 
 /// The open file.
 pub struct Image<'data> {
-    cache: &'data Cache,
-    file: object::File<'data, &'data Cache>,
+    bytes: &'data [u8],
+    file: object::File<'data>,
+    /// Its debug information and symbols, where they are in a file of their own.
+    debug: Option<object::File<'data>>,
     /// Functions and data with a name, sorted by it.
     symbols: Vec<Symbol<'data>>,
     /// Where functions begin, sorted.
@@ -38,6 +45,7 @@ struct Segment {
     address: u64,
     offset: u64,
     bytes: u64,
+    is_code: bool,
 }
 
 /// Opens `binary` and gives it to `use_it`.
@@ -45,39 +53,142 @@ pub fn with_image<T>(
     binary: &Path,
     use_it: impl FnOnce(&Image<'_>) -> Result<T, OffsetsError>,
 ) -> Result<T, OffsetsError> {
-    let cache = ReadCache::new(File::open(binary)?);
-    let image = Image::open(&cache)?;
+    use_it(&Image::open(&map(binary)?, None)?)
+}
+
+/// The same with the debug information that is in a file of its own: in `debug_file`, which must belong to it, or else
+/// where the binary says or its build id leads to.
+pub fn with_debug_file<T>(
+    binary: &Path,
+    debug_file: Option<&Path>,
+    use_it: impl FnOnce(&Image<'_>) -> Result<T, OffsetsError>,
+) -> Result<T, OffsetsError> {
+    let bytes = map(binary)?;
+    let image = Image::open(&bytes, None)?;
+    if let Some(path) = debug_file {
+        let debug = map(path)?;
+        let file = object::File::parse(&*debug).map_err(OffsetsError::NotElf)?;
+        if !image.is_debug_file(&debug, &file) {
+            return Err(OffsetsError::OtherDebugFile(path.to_owned()));
+        }
+        return use_it(&Image::open(&bytes, Some(file))?);
+    }
+    if image.section(".debug_info").is_none() {
+        for path in image.debug_paths(binary) {
+            let Ok(debug) = map(&path) else { continue };
+            let Ok(file) = object::File::parse(&*debug) else { continue };
+            if image.is_debug_file(&debug, &file) {
+                return use_it(&Image::open(&bytes, Some(file))?);
+            }
+        }
+    }
     use_it(&image)
 }
 
+/// Maps the file at `path`.
+pub fn map(path: &Path) -> Result<Mmap, OffsetsError> {
+    let file = File::open(path)?;
+    // SAFETY: the bytes are only read. Programs that run cannot be written to; of others, and of debug information, a
+    // person who cuts them short while they are read ends this process, and nothing else.
+    Ok(unsafe { Mmap::map(&file) }?)
+}
+
+/// Gives memory that is not used any more back to the system: what a large binary took stays with the allocator else.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no memory of ours; any thread may call it at any time.
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
+fn build_id<'data>(file: &object::File<'data>) -> Option<&'data [u8]> {
+    file.build_id().ok().flatten().filter(|id| !id.is_empty())
+}
+
+fn code<'data>(file: &object::File<'data>) -> Option<&'data [u8]> {
+    file.section_by_name(".text")?.data().ok().filter(|code| !code.is_empty())
+}
+
+/// The symbol, where it is the name of something that is defined here.
+fn symbol<'data>(symbol: object::Symbol<'data, '_>) -> Option<Symbol<'data>> {
+    let is_function = match symbol.kind() {
+        SymbolKind::Text => true,
+        SymbolKind::Data => false,
+        _ => return None,
+    };
+    let name = symbol.name().ok().filter(|_| symbol.is_definition())?;
+    Some(Symbol { name, address: symbol.address(), bytes: symbol.size(), is_function })
+}
+
 impl<'data> Image<'data> {
-    fn open(cache: &'data Cache) -> Result<Self, OffsetsError> {
-        let file = object::File::parse(cache).map_err(OffsetsError::NotElf)?;
+    fn open(bytes: &'data [u8], debug: Option<object::File<'data>>) -> Result<Self, OffsetsError> {
+        let file = object::File::parse(bytes).map_err(OffsetsError::NotElf)?;
         let segments = file.segments().map(|segment| {
             let (offset, bytes) = segment.file_range();
-            Segment { address: segment.address(), offset, bytes }
+            let is_code = matches!(segment.flags(), SegmentFlags::Elf { p_flags } if p_flags & object::elf::PF_X != 0);
+            Segment { address: segment.address(), offset, bytes, is_code }
         });
         let segments = segments.collect();
-        let mut symbols: Vec<_> = file
-            .dynamic_symbols()
-            .chain(file.symbols())
-            .filter(object::ObjectSymbol::is_definition)
-            .filter_map(|symbol| {
-                let is_function = match symbol.kind() {
-                    SymbolKind::Text => true,
-                    SymbolKind::Data => false,
-                    _ => return None,
-                };
-                let name = symbol.name().ok()?;
-                Some(Symbol { name, address: symbol.address(), bytes: symbol.size(), is_function })
-            })
-            .collect();
+        let mut symbols: Vec<_> = file.dynamic_symbols().chain(file.symbols()).filter_map(symbol).collect();
+        if let Some(debug) = &debug {
+            symbols.extend(debug.symbols().filter_map(symbol));
+        }
         symbols.sort_unstable();
         symbols.dedup();
         let functions = symbols.iter().filter(|symbol| symbol.is_function);
         let mut function_starts: Vec<_> = functions.map(|symbol| symbol.address).collect();
         function_starts.sort_unstable();
-        Ok(Self { cache, file, symbols, function_starts, segments })
+        Ok(Self { bytes, file, debug, symbols, function_starts, segments })
+    }
+
+    /// What the table of offsets knows this build by: its build id, or its code. None: it has neither.
+    pub fn key(&self) -> Option<Key> {
+        self.build_id_key().or_else(|| self.code_key())
+    }
+
+    pub fn build_id_key(&self) -> Option<Key> {
+        build_id(&self.file).map(|id| Key::BuildId(hex::encode(id)))
+    }
+
+    pub fn code_key(&self) -> Option<Key> {
+        code(&self.file).map(|code| Key::TextSha256(hex::encode(Sha256::digest(code))))
+    }
+
+    /// Where the debug information of `binary` may be.
+    fn debug_paths(&self, binary: &Path) -> Vec<PathBuf> {
+        let mut paths = Vec::new();
+        if let Some(id) = build_id(&self.file) {
+            let (first, rest) = id.split_at(1);
+            let name = format!(".build-id/{}/{}.debug", hex::encode(first), hex::encode(rest));
+            paths.push(Path::new(DEBUG_DIRECTORY).join(name));
+        }
+        let binary = binary.canonicalize().unwrap_or_else(|_| binary.to_owned());
+        if let Ok(Some((name, _))) = self.file.gnu_debuglink()
+            && let Ok(name) = std::str::from_utf8(name)
+            && let Some(directory) = binary.parent()
+        {
+            paths.push(directory.join(name));
+            paths.push(directory.join(".debug").join(name));
+            let below_root = directory.strip_prefix("/").unwrap_or(directory);
+            paths.push(Path::new(DEBUG_DIRECTORY).join(below_root).join(name));
+        }
+        paths.retain(|path| *path != binary);
+        paths
+    }
+
+    /// Whether `file` (all of it: `bytes`) has the debug information of this binary: they have one build id, or the
+    /// binary has its checksum, or they have the same code.
+    fn is_debug_file(&self, bytes: &[u8], file: &object::File<'_>) -> bool {
+        match (build_id(&self.file), build_id(file)) {
+            (Some(own), Some(other)) => return own == other,
+            (None, None) => {}
+            _ => return false,
+        }
+        if code(file).is_some_and(|other| code(&self.file) == Some(other)) {
+            return true;
+        }
+        let mut checksum = flate2::Crc::new();
+        checksum.update(bytes);
+        matches!(self.file.gnu_debuglink(), Ok(Some((_, wanted))) if wanted == checksum.sum())
     }
 
     pub fn is_x86_64(&self) -> bool {
@@ -126,11 +237,20 @@ impl<'data> Image<'data> {
 
     /// The section's data; None when there is none, or it is compressed.
     pub fn section(&self, name: &str) -> Option<&'data [u8]> {
-        let section = self.file.section_by_name(name)?;
+        let debug = self.debug.as_ref().and_then(|debug| debug.section_by_name(name));
+        let section = debug.or_else(|| self.file.section_by_name(name))?;
         match section.compressed_file_range().ok()?.format {
             object::CompressionFormat::None => section.data().ok().filter(|data| !data.is_empty()),
             _ => None,
         }
+    }
+
+    /// Whether there is debug information that is compressed, and so not read.
+    pub fn has_compressed_debug_information(&self) -> bool {
+        let files = [self.debug.as_ref(), Some(&self.file)];
+        let sections = files.into_iter().flatten().filter_map(|file| file.section_by_name(".debug_info"));
+        let mut formats = sections.filter_map(|section| section.compressed_file_range().ok());
+        formats.any(|range| range.format != object::CompressionFormat::None)
     }
 
     fn segment(&self, address: u64) -> Option<&Segment> {
@@ -140,14 +260,22 @@ impl<'data> Image<'data> {
     }
 
     /// Where the byte at `address` lies in the file.
-    pub fn file_offset(&self, address: u64) -> Option<u64> {
+    fn file_offset(&self, address: u64) -> Option<u64> {
         self.segment(address).map(|segment| address - segment.address + segment.offset)
+    }
+
+    /// The same for the first instruction of a function.
+    pub fn code_offset(&self, address: u64) -> Option<u64> {
+        self.segment(address).filter(|segment| segment.is_code)?;
+        self.file_offset(address)
     }
 
     fn read(&self, address: u64, most: u64) -> Option<&'data [u8]> {
         let segment = self.segment(address)?;
         let within = address - segment.address;
-        self.cache.read_bytes_at(segment.offset + within, most.min(segment.bytes - within)).ok()
+        let start = usize::try_from(segment.offset.checked_add(within)?).ok()?;
+        let bytes = usize::try_from(most.min(segment.bytes - within)).ok()?;
+        self.bytes.get(start..start.checked_add(bytes)?)
     }
 
     /// The text at `address`, up to its NUL.

@@ -2,23 +2,33 @@
 //!
 //! Offsets differ between builds of one version, so they are derived from the binary itself: from its debug information
 //! ([`dwarf`]) or, where it has none, from the machine code of small functions that it exports ([`accessors`], which
-//! asks [`facts`], which follows the code with [`walk`]). Nothing is ever guessed: a binary that does not prove what is needed is refused, and what
-//! is not needed and not proven stays [`ABSENT`](whence_abi::layout::ABSENT).
+//! asks [`facts`], which follows the code with [`walk`]). What neither tells comes from the [`table`], where a build is
+//! in it; [`learn`] makes its entries. Nothing is ever guessed: a binary that does not prove what is needed is refused,
+//! and what is not needed and not proven stays [`ABSENT`].
 
 mod accessors;
 mod dwarf;
 mod facts;
+pub mod fields;
 mod image;
+mod learn;
+pub mod table;
 mod walk;
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use whence_abi::layout::{ABSENT, Layout, dispatch};
+use serde::{Deserialize, Serialize};
+use whence_abi::layout::{ABSENT, Layout};
 
 use crate::probe::FunctionTargets;
+use fields::FIELDS;
+pub use image::{give_back_memory, map};
 use image::{Image, with_image};
+pub use learn::learn;
+use table::{Arguments, Entry, Function, Functions, Key};
+pub use table::{Table, TableError};
 
 /// What a binary told.
 #[derive(Clone, Debug)]
@@ -29,26 +39,16 @@ pub struct Derived {
     pub version: Option<String>,
     /// What [`FunctionTargets::layout`] was read from.
     pub source: Source,
+    /// The fields that come from the table nevertheless, by their keys.
+    pub added: Vec<&'static str>,
 }
 
 impl Derived {
     /// Names of what this binary does not give, for people.
     pub fn absent(&self) -> Vec<&'static str> {
         let layout = &self.targets.layout;
-        let fields = [
-            ("database", layout.database),
-            ("text of prepared statements", layout.query),
-            ("client port", layout.peer_port),
-            ("rows sent", layout.rows_sent),
-            ("login user", layout.login_user.offset),
-            ("client host", layout.host.offset),
-            ("client address", layout.ip.offset),
-            ("error message", layout.error_message.offset),
-            ("SQLSTATE", layout.sqlstate.offset),
-            ("rows affected", layout.affected_rows),
-        ];
-        let mut absent: Vec<_> =
-            fields.iter().filter(|(_, offset)| *offset == ABSENT).map(|&(name, _)| name).collect();
+        let unknown = FIELDS.iter().filter(|field| field.get(layout).is_none());
+        let mut absent: Vec<_> = unknown.filter_map(|field| field.name).collect();
         if self.targets.acl_authenticate.is_none() {
             absent.push("logins");
         }
@@ -59,9 +59,11 @@ impl Derived {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Product {
+    #[serde(rename = "MySQL")]
     MySql,
+    #[serde(rename = "MariaDB")]
     MariaDb,
 }
 
@@ -81,6 +83,8 @@ pub enum Source {
     Dwarf,
     /// The machine code of functions that the binary exports.
     MachineCode,
+    /// The [`Table`].
+    Table,
 }
 
 impl fmt::Display for Source {
@@ -88,6 +92,7 @@ impl fmt::Display for Source {
         f.write_str(match self {
             Self::Dwarf => "debug information",
             Self::MachineCode => "machine code",
+            Self::Table => "the table of offsets",
         })
     }
 }
@@ -104,6 +109,13 @@ pub enum OffsetsError {
     NoFunction(&'static str),
     #[error("several functions are called {0}")]
     SeveralFunctions(&'static str),
+    #[error("{0} does not belong to this binary: build id, checksum and code are others")]
+    OtherDebugFile(PathBuf),
+    #[error("its debug information is compressed; uncompress it with: objcopy --decompress-debug-sections FILE")]
+    Compressed,
+    /// Nothing that an entry of the table could belong to.
+    #[error("it has neither a build id nor a section .text")]
+    NoKey,
     #[error("its offsets can be derived on x86-64 only, unless it has debug information")]
     UnknownProcessor,
     /// Something that is needed was not proven.
@@ -128,51 +140,141 @@ impl Unproven {
     }
 }
 
-/// Reads from the server's `binary` where its functions and its fields are.
-pub fn derive(binary: &Path) -> Result<Derived, OffsetsError> {
-    with_image(binary, of_image)
+/// Reads from the server's `binary`, and from `table` what it does not tell, where its functions and its fields are.
+pub fn derive(binary: &Path, table: &Table) -> Result<Derived, OffsetsError> {
+    let derived = with_image(binary, |image| of_image(image, table));
+    give_back_memory();
+    derived
 }
 
-fn of_image(image: &Image<'_>) -> Result<Derived, OffsetsError> {
-    let dispatch_command = image.function("dispatch_command", &["_Z16dispatch_command"])?;
-    let dispatch_command = dispatch_command.ok_or(OffsetsError::NoFunction("dispatch_command"))?;
-    let by_packet = dispatch_command.name.starts_with("_Z16dispatch_command19enum_server_commandP3THDPcj");
-    let by_data =
-        dispatch_command.name.starts_with("_Z16dispatch_commandP3THDPK8COM_DATA19enum_server_command");
-    if !by_packet && !by_data {
-        let reason = format!("the arguments of dispatch_command are not known ({})", dispatch_command.name);
-        return Err(Unproven::new("the command", reason).into());
-    }
-    let product = if image.has_symbol_with("8ha_maria") { Product::MariaDb } else { Product::MySql };
-    let (source, mut layout) = layout(image, product, by_data)?;
-    layout.dispatch = if by_data { dispatch::COM_DATA } else { dispatch::PACKET };
+/// What the table knows `binary` by, for people who want to learn of it.
+pub fn key(binary: &Path) -> Option<Key> {
+    with_image(binary, |image| Ok(image.key())).ok().flatten()
+}
 
-    let offset = |address| {
-        image.file_offset(address).ok_or_else(|| Unproven::new("a function", "it lies outside of the file"))
+fn of_image(image: &Image<'_>, table: &Table) -> Result<Derived, OffsetsError> {
+    let entry = known(image, table);
+    let (mut derived, entry) = match (by_itself(image, table), entry) {
+        (Ok(derived), Some(entry)) if derived.source == Source::MachineCode => (derived, entry),
+        (Err(_), Some(entry)) => return by_table(image, entry),
+        (result, _) => return result,
     };
-    let login = image.function("acl_authenticate", &["_Z16acl_authenticateP3THD"])?;
-    let close = image.function("close_connection", &["_Z16close_connectionP3THD"])?;
-    let mut stmt_execute = Vec::new();
-    if layout.query != ABSENT {
-        // The second serves MariaDB's COM_STMT_BULK_EXECUTE.
-        for prefix in ["_Z19mysqld_stmt_executeP3THD", "_Z24mysqld_stmt_bulk_executeP3THD"] {
-            if let Some(function) = image.function("mysqld_stmt_execute", &[prefix])? {
-                stmt_execute.push(offset(function.address)?);
+    for field in FIELDS {
+        let layout = &mut derived.targets.layout;
+        match (field.get(layout), field.get(&entry.layout.0)) {
+            (None, Some(place)) => {
+                field.set(layout, place);
+                derived.added.push(field.key);
             }
+            (Some(own), Some(other)) if own != other => return Err(contradiction(field.key)),
+            _ => {}
         }
     }
+    let functions = functions(image, entry)?;
+    let own = &derived.targets;
+    if own.dispatch_command != functions.dispatch_command || own.layout.dispatch != entry.layout.0.dispatch {
+        return Err(contradiction("dispatch_command"));
+    }
+    if own.stmt_execute.is_empty() {
+        derived.targets.stmt_execute = functions.stmt_execute;
+    }
+    Ok(derived)
+}
+
+fn contradiction(field: &'static str) -> OffsetsError {
+    Unproven::new(field, "the table of offsets says otherwise than the binary itself; remove its entry").into()
+}
+
+/// The table's entry for this build.
+fn known<'table>(image: &Image<'_>, table: &'table Table) -> Option<&'table Entry> {
+    let by_id = image.build_id_key().and_then(|key| table.entry(&key));
+    // To hash the code takes its time.
+    by_id.or_else(|| image.code_key().filter(|_| table.knows_by_code()).and_then(|key| table.entry(&key)))
+}
+
+/// All that is needed from the table; what the binary's symbols tell must agree.
+fn by_table(image: &Image<'_>, entry: &Entry) -> Result<Derived, OffsetsError> {
+    let targets = functions(image, entry)?;
+    if let Some(symbol) = dispatch_command(image)?
+        && symbol.address != entry.functions.dispatch_command
+    {
+        return Err(contradiction("dispatch_command"));
+    }
+    Ok(Derived {
+        targets,
+        product: entry.product,
+        version: entry.version.clone(),
+        source: Source::Table,
+        added: Vec::new(),
+    })
+}
+
+/// An entry's addresses as places in the file.
+fn functions(image: &Image<'_>, entry: &Entry) -> Result<FunctionTargets, OffsetsError> {
+    let offset = |address: &u64| code_offset(image, *address);
+    let of = &entry.functions;
+    Ok(FunctionTargets {
+        layout: entry.layout.0,
+        dispatch_command: offset(&of.dispatch_command)?,
+        acl_authenticate: of.acl_authenticate.as_ref().map(offset).transpose()?,
+        close_connection: of.close_connection.as_ref().map(offset).transpose()?,
+        stmt_execute: of.stmt_execute.iter().map(offset).collect::<Result<_, _>>()?,
+    })
+}
+
+fn code_offset(image: &Image<'_>, address: u64) -> Result<u64, Unproven> {
+    image.code_offset(address).ok_or_else(|| Unproven::new("a function", "it lies outside of the code"))
+}
+
+fn by_itself(image: &Image<'_>, table: &Table) -> Result<Derived, OffsetsError> {
+    let (arguments, of) = addresses(image, table)?;
+    let product = if image.has_symbol_with("8ha_maria") { Product::MariaDb } else { Product::MySql };
+    let by_data = arguments == Arguments::Data;
+    let (source, mut layout) = layout(image, product, by_data)?;
+    layout.dispatch = arguments.as_abi();
+    let offset = |address| code_offset(image, address);
     Ok(Derived {
         targets: FunctionTargets {
             layout,
-            dispatch_command: offset(dispatch_command.address)?,
-            acl_authenticate: login.map(|function| offset(function.address)).transpose()?,
-            close_connection: close.map(|function| offset(function.address)).transpose()?,
-            stmt_execute,
+            dispatch_command: offset(of.dispatch_command)?,
+            acl_authenticate: of.acl_authenticate.map(offset).transpose()?,
+            close_connection: of.close_connection.map(offset).transpose()?,
+            stmt_execute: match layout.query {
+                ABSENT => Vec::new(),
+                _ => of.stmt_execute.into_iter().map(offset).collect::<Result<_, _>>()?,
+            },
         },
         product,
         version: accessors::version(image),
         source,
+        added: Vec::new(),
     })
+}
+
+/// The functions by their symbols, and how `dispatch_command` takes its arguments.
+fn addresses(image: &Image<'_>, table: &Table) -> Result<(Arguments, Functions), OffsetsError> {
+    let dispatch_command = dispatch_command(image)?.ok_or(OffsetsError::NoFunction("dispatch_command"))?;
+    let name = dispatch_command.name;
+    let known = table.entry_points(Function::DispatchCommand).find(|point| name.starts_with(&point.symbol));
+    let arguments = known.and_then(|point| point.arguments).ok_or_else(|| {
+        Unproven::new("the command", format!("the arguments of dispatch_command are not known ({name})"))
+    })?;
+    let all = |function, name| {
+        let points = table.entry_points(function);
+        let found = points.filter_map(move |point| image.function(name, &[&point.symbol]).transpose());
+        found.map(|symbol| symbol.map(|symbol| symbol.address))
+    };
+    let functions = Functions {
+        dispatch_command: dispatch_command.address,
+        acl_authenticate: all(Function::AclAuthenticate, "acl_authenticate").next().transpose()?,
+        close_connection: all(Function::CloseConnection, "close_connection").next().transpose()?,
+        stmt_execute: all(Function::StmtExecute, "mysqld_stmt_execute").collect::<Result<_, _>>()?,
+    };
+    Ok((arguments, functions))
+}
+
+fn dispatch_command<'data>(image: &Image<'data>) -> Result<Option<image::Symbol<'data>>, OffsetsError> {
+    image.function("dispatch_command", &["_Z16dispatch_command"])
 }
 
 /// Functions in whose compilation units the types are described.

@@ -67,7 +67,7 @@ impl Default for Config {
 }
 
 /// The functions of a server binary, as file offsets, and where it keeps things.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionTargets {
     pub layout: Layout,
     pub dispatch_command: u64,

@@ -6,8 +6,13 @@ use std::process::Command;
 
 use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
 use whence_abi::layout::{ABSENT, Layout, StringField};
-use whence_collector::offsets::{OffsetsError, Product, Source, derive};
+use whence_collector::offsets::{Derived, OffsetsError, Product, Source, Table, learn};
 use whence_testkit::{MariaDb, MySql56};
+
+/// What a binary tells by itself.
+fn derive(binary: &Path) -> Result<Derived, OffsetsError> {
+    whence_collector::offsets::derive(binary, &Table::load(None).unwrap().without_builds())
+}
 
 /// As `gdb`'s `ptype /o` has them.
 #[test]
@@ -65,14 +70,19 @@ fn what_is_no_server_is_refused() {
     assert!(matches!(text, OffsetsError::NotElf(_) | OffsetsError::Unreadable(_)), "{text}");
 }
 
+/// Runs a program of the binutils.
+fn binutils(program: &str, arguments: &[&Path]) {
+    let status = Command::new(program).args(arguments).status();
+    assert!(status.expect("install the package binutils").success());
+}
+
 /// The same binary tells the same by its machine code, but for what no function of its shows.
 #[test]
 fn machine_code_and_debug_information_agree() {
     let program = MySql56::program().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let stripped = directory.path().join("mysqld");
-    let strip = Command::new("strip").arg("-o").args([&stripped, &program]).status();
-    assert!(strip.expect("install the package binutils").success());
+    binutils("strip", &["-o".as_ref(), &stripped, &program]);
 
     let by_debug = derive(&program).unwrap();
     let by_code = derive(&stripped).unwrap();
@@ -82,6 +92,79 @@ fn machine_code_and_debug_information_agree() {
     (expected.database, expected.database_length, expected.peer_port) = (ABSENT, ABSENT, ABSENT);
     assert_eq!(by_code.targets.layout, expected);
     assert_eq!(by_code.targets.dispatch_command, by_debug.targets.dispatch_command);
+}
+
+/// A table that knows `binary`, which tells by itself or by `debug_file`.
+fn table_of(binary: &Path, debug_file: Option<&Path>, directory: &Path) -> (Table, Derived) {
+    let (entry, derived) = learn(binary, debug_file, &Table::load(None).unwrap()).unwrap();
+    let path = directory.join("table.toml");
+    assert!(entry.add_to(&path).unwrap());
+    (Table::load(Some(&path)).unwrap(), derived)
+}
+
+/// Without a build id it is known by its code.
+#[test]
+fn a_stripped_mysql_5_6_is_known_by_what_was_learnt() {
+    let program = MySql56::program().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let [stripped, debug] = ["mysqld", "mysqld.debug"].map(|name| directory.path().join(name));
+    binutils("objcopy", &["--only-keep-debug".as_ref(), &program, &debug]);
+    binutils("strip", &["-o".as_ref(), &stripped, &program]);
+    let unlinked = learn(&stripped, Some(&debug), &Table::load(None).unwrap()).unwrap_err();
+    assert!(matches!(unlinked, OffsetsError::OtherDebugFile(_)), "{unlinked}");
+    let link = format!("--add-gnu-debuglink={}", debug.display());
+    binutils("objcopy", &[link.as_ref(), &stripped]);
+
+    let whole = derive(&program).unwrap();
+    for debug_file in [None, Some(&*debug), Some(&*program)] {
+        let directory = tempfile::tempdir().unwrap();
+        let (table, learnt) = table_of(&stripped, debug_file, directory.path());
+        assert_eq!((learnt.source, learnt.targets.layout), (Source::Dwarf, whole.targets.layout));
+        let derived = whence_collector::offsets::derive(&stripped, &table).unwrap();
+        assert_eq!(derived.source, Source::MachineCode);
+        assert_eq!(derived.added, ["database", "database_length", "peer_port"]);
+        assert_eq!(derived.targets, whole.targets);
+    }
+}
+
+/// A build whose functions have no names any more, as one has that was linked without them.
+#[test]
+fn a_server_without_names_is_known_by_its_build_id() {
+    let program = MariaDb::program().unwrap();
+    let mut bytes = fs::read(&program).unwrap();
+    for name in ["_Z16dispatch_command", "_Z16acl_authenticate", "_Z16close_connection", "thd_priv_user"] {
+        let places: Vec<_> =
+            bytes.windows(name.len()).enumerate().filter(|(_, part)| *part == name.as_bytes()).collect();
+        let places: Vec<_> = places.into_iter().map(|(place, _)| place).collect();
+        assert!(!places.is_empty(), "{name}");
+        for place in places {
+            bytes[place..place + 4].copy_from_slice(b"????");
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let nameless = directory.path().join("mariadbd");
+    fs::write(&nameless, bytes).unwrap();
+    let error = derive(&nameless).unwrap_err();
+    assert!(matches!(error, OffsetsError::NoFunction("dispatch_command")), "{error}");
+
+    let (table, learnt) = table_of(&program, None, directory.path());
+    let derived = whence_collector::offsets::derive(&nameless, &table).unwrap();
+    assert_eq!(derived.source, Source::Table);
+    assert_eq!(derived.targets, learnt.targets);
+    assert_eq!(derived.version, learnt.version);
+}
+
+#[test]
+fn a_table_that_contradicts_the_binary_is_refused() {
+    let program = MariaDb::program().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (entry, derived) = learn(&program, None, &Table::load(None).unwrap()).unwrap();
+    let path = directory.path().join("table.toml");
+    let right = format!("rows_sent = {}", derived.targets.layout.rows_sent);
+    fs::write(&path, entry.text().unwrap().replace(&right, "rows_sent = 8")).unwrap();
+    let table = Table::load(Some(&path)).unwrap();
+    let error = whence_collector::offsets::derive(&program, &table).unwrap_err();
+    assert!(error.to_string().contains("rows_sent: the table of offsets says otherwise"), "{error}");
 }
 
 /// A copy of the MariaDB server whose function `name` has the byte at `at` changed.

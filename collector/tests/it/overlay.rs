@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
-use whence_collector::offsets::derive;
+use whence_collector::offsets::{Table, derive};
 use whence_model::{Command, Event, EventKind, Outcome};
 use whence_testkit::{MariaDb, Via};
 
@@ -85,7 +85,7 @@ fn a_server_whose_file_is_watched_through_two_mounts_is_recorded_once() {
     assert_ne!(fs::metadata(&program).unwrap().dev(), fs::metadata(&container.program).unwrap().dev());
     assert_once(&session(&mut watched));
 
-    let targets = derive(&container.program).unwrap().targets;
+    let targets = derive(&container.program, &Table::load(None).unwrap()).unwrap().targets;
     let other = watched.probes.attach_functions(&container.program, &targets).unwrap();
     assert_once(&session(&mut watched));
     drop(watched.attachment.take());

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use whence_collector::decode::{DecodeError, Decoder, TextPolicy};
-use whence_collector::offsets::{Derived, derive};
+use whence_collector::offsets::{Derived, Table, derive};
 use whence_collector::probe::{Attachment, Config, Probes, Ring};
 use whence_model::{Event, EventKind, InstanceId, Server, Statement, Text, Timestamp};
 use whence_testkit::{DatabaseServer, Via};
@@ -38,7 +38,7 @@ impl Watched {
         server.sql("root", "", "", SETUP, Via::Socket).unwrap();
         // A script may have started it.
         let program = std::fs::read_link(format!("/proc/{}/exe", server.pid().unwrap())).unwrap();
-        let derived = derive(&program).unwrap();
+        let derived = derive(&program, &Table::load(None).unwrap()).unwrap();
         let config = Config { ring_bytes: 4 << 20, ..Config::default() };
         let mut probes = Probes::load(&config).unwrap();
         let attachment = probes.attach_functions(&program, &derived.targets).unwrap();
