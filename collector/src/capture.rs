@@ -24,7 +24,7 @@ use crate::probe::{Attachment, ProbeError, Probes, Ring};
 use crate::seal::{SealedBatch, Sealer};
 use crate::ship::{self, SharedSpool};
 use crate::spool::{Lost, RingMark};
-use crate::status::{ServerStatus, Status};
+use crate::status::{ServerStatus, SpoolStatus, Status};
 
 /// A coverage span is this long: a page may call a time unwatched only when it is older than a few of them.
 const SPAN: Duration = Duration::from_secs(10);
@@ -228,9 +228,11 @@ impl Capture {
     fn attach(&mut self, binary: BinaryId, path: &Path, plan: Plan) {
         let attached = match &plan {
             Plan::StaticProbes => self.parts.probes.attach_usdt(path).map(|made| (made, Provider::Usdt)),
-            Plan::Functions(derived) => {
-                self.parts.probes.attach_functions(path, &derived.targets).map(|made| (made, Provider::Functions))
-            }
+            Plan::Functions(derived) => self
+                .parts
+                .probes
+                .attach_functions(path, &derived.targets)
+                .map(|made| (made, Provider::Functions)),
             Plan::Refused(reason) => {
                 let reason = reason.clone();
                 self.watches.insert(binary, Watch::Failed { plan, reason });
@@ -548,6 +550,7 @@ impl Capture {
         let servers = self.parts.accounts.servers();
         self.parts.metrics.set_servers(servers.iter().map(|(_, state, _)| *state));
         let servers = servers.into_iter().map(|(server, state, detail)| ServerStatus {
+            process_id: server.process_id,
             server: describe(server),
             state: state.as_str().to_owned(),
             detail: match (state, detail) {
@@ -559,7 +562,18 @@ impl Capture {
                 (CoverageState::Unattachable, None) => String::new(),
             },
         });
-        let status = Status { updated_at: Timestamp::now(), servers: servers.collect() };
+        let (batches, bytes) = ship::lock(&self.parts.spool).backlog();
+        let shipped_at = self.parts.metrics.ship.shipped_at_seconds.get();
+        let status = Status {
+            updated_at: Timestamp::now(),
+            process_id: std::process::id(),
+            spool: SpoolStatus {
+                batches: batches as u64,
+                bytes,
+                shipped_at: (shipped_at > 0).then(|| Timestamp(shipped_at * 1_000_000_000)),
+            },
+            servers: servers.collect(),
+        };
         if let Err(error) = status.write(&self.parts.status_file) {
             tracing::warn!(%error, "cannot say what is attached");
         }

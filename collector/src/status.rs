@@ -9,13 +9,26 @@ use whence_model::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     pub updated_at: Timestamp,
+    /// Process id of the collector.
+    pub process_id: u32,
+    pub spool: SpoolStatus,
     /// Every server known, in the order in which they were found.
     pub servers: Vec<ServerStatus>,
+}
+
+/// What waits to be shipped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpoolStatus {
+    pub batches: u64,
+    pub bytes: u64,
+    /// When ingest confirmed a batch last.
+    pub shipped_at: Option<Timestamp>,
 }
 
 /// One database server and what could be attached to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStatus {
+    pub process_id: u32,
     /// Product, version, address and process id, for people: `MariaDB 10.11.19 on 127.0.0.1:3306 (pid 812)`.
     pub server: String,
     /// A value of [`whence_model::CoverageState`].

@@ -2,10 +2,12 @@
 
 mod collect;
 mod database;
+mod doctor;
 mod engine;
 mod ingest;
 mod migrate;
 mod people;
+mod terminal;
 mod up;
 mod verify;
 mod web;
@@ -42,6 +44,9 @@ enum Command {
     Up(Box<up::Settings>),
     /// Watch the database servers of this host and ship what they do to ingest.
     Collect(Box<collect::Settings>),
+    /// Say what of this host's database servers can be watched, what not, and why: exit status 0 when all is well, 1 when
+    /// not. With --learn: make an entry of the table of offsets.
+    Doctor(doctor::Settings),
     /// Receive batches from collectors, check them and write them to ClickHouse.
     Ingest(ingest::Settings),
     /// Serve the pages and the API.
@@ -82,7 +87,15 @@ fn main() -> ExitCode {
     match &cli.command {
         Command::EngineChild(settings) => return engine::child(settings),
         Command::Verify(settings) => return verify::run(settings),
+        Command::Doctor(settings) => return doctor::run(settings),
         _ => whence_service::logs::init(),
+    }
+    // Before there is a second thread.
+    if let Command::Collect(settings) = &cli.command
+        && let Err(error) = collect::give_up_privileges(settings)
+    {
+        eprintln!("whence: {error}");
+        return ExitCode::FAILURE;
     }
     up::parent::follow();
     let result = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| {
@@ -117,6 +130,6 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Migrate(settings) => migrate::run(settings).await,
         Command::People(action) => people::run(action).await,
         Command::Engine(settings) => engine::run(settings).await,
-        Command::EngineChild(_) | Command::Verify(_) => Ok(()),
+        Command::EngineChild(_) | Command::Verify(_) | Command::Doctor(_) => Ok(()),
     }
 }

@@ -13,6 +13,7 @@ use whence_store::read::Window;
 use whence_store::verify::{Chain, Finding, Scope, Step, Summary};
 
 use crate::database::ClickHouse;
+use crate::terminal::printable;
 
 /// Exit status when the record is not what was signed.
 const EXIT_FINDINGS: u8 = 1;
@@ -155,7 +156,7 @@ fn finding_line(finding: &Finding, json: bool) -> String {
         return serde_json::to_string(finding).unwrap_or_default();
     }
     let label = if finding.kind.is_tampering() { "FINDING" } else { "note" };
-    harmless(&format!("{label}: {finding}"))
+    printable(&format!("{label}: {finding}"))
 }
 
 fn chain_line(chain: &Chain, json: bool) -> String {
@@ -173,23 +174,6 @@ fn chain_line(chain: &Chain, json: bool) -> String {
     format!("chain: collector {collector} batches {first_batch} to {last_batch}, key {key}, head {head}")
 }
 
-/// Stored text as one line that does nothing to a terminal.
-fn harmless(text: &str) -> String {
-    text.chars().fold(String::new(), |mut line, letter| {
-        if letter.is_control() || is_invisible(letter) {
-            line.extend(letter.escape_unicode());
-        } else {
-            line.push(letter);
-        }
-        line
-    })
-}
-
-/// What changes the direction or the look of the text around it.
-fn is_invisible(letter: char) -> bool {
-    matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,10 +183,5 @@ mod tests {
         assert_eq!(time("2026-11-23").unwrap(), time("2026-11-23T00:00:00Z").unwrap());
         assert_eq!(time("2026-11-23T08:00:00+08:00").unwrap(), time("2026-11-23").unwrap());
         assert!(time("yesterday").unwrap_err().contains("2026-11-23T08:00:00Z"));
-    }
-
-    #[test]
-    fn stored_text_does_nothing_to_the_terminal() {
-        assert_eq!(harmless("a\x1b[2J\n\u{202e}密"), "a\\u{1b}[2J\\u{a}\\u{202e}密");
     }
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::offsets::Table;
+
 pub use plan::Plan;
 pub use process::{BinaryId, Process, ProcessId};
 
@@ -136,6 +137,17 @@ impl Discovery<'_> {
         let binary = known.binary;
         self.tell(Finding::Process { binary, process })
     }
+}
+
+/// The server processes that run now, each with its program and how that can be watched.
+pub fn servers(table: &Table) -> Vec<(ProcessId, BinaryId, Plan)> {
+    let mut plans: HashMap<BinaryId, Option<Plan>> = HashMap::new();
+    let processes = running().into_iter().filter_map(|(tgid, binary)| {
+        let id = ProcessId::of(tgid).ok()?;
+        let plan = plans.entry(binary).or_insert_with(|| Plan::of(id, table));
+        plan.clone().map(|plan| (id, binary, plan))
+    });
+    processes.collect()
 }
 
 /// Every process and its program. Kernel threads have none.

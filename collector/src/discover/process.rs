@@ -180,6 +180,12 @@ pub struct BinaryId {
     inode: u64,
 }
 
+impl std::fmt::Display for BinaryId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:x}-{:x}", self.device, self.inode)
+    }
+}
+
 impl BinaryId {
     pub fn of(path: &Path) -> io::Result<Self> {
         let data = fs::metadata(path)?;

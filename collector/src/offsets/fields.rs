@@ -70,11 +70,7 @@ const fn needed(key: &'static str, member: fn(&mut Layout) -> &mut u32) -> Field
     Field { key, name: None, is_needed: true, member: Member::Number(member) }
 }
 
-const fn number(
-    key: &'static str,
-    name: Option<&'static str>,
-    member: fn(&mut Layout) -> &mut u32,
-) -> Field {
+const fn number(key: &'static str, name: Option<&'static str>, member: fn(&mut Layout) -> &mut u32) -> Field {
     Field { key, name, is_needed: false, member: Member::Number(member) }
 }
 
@@ -100,11 +96,16 @@ impl Field {
     pub fn get(self, layout: &Layout) -> Option<Place> {
         let mut layout = *layout;
         match self.member {
-            Member::Number(member) => Some(*member(&mut layout)).filter(|&at| at != ABSENT).map(Place::Number),
+            Member::Number(member) => {
+                Some(*member(&mut layout)).filter(|&at| at != ABSENT).map(Place::Number)
+            }
             Member::Text(member) => {
                 let StringField { offset, form } = *member(&mut layout);
-                let place =
-                    if form == StringField::INLINE { TextPlace::Inline(offset) } else { TextPlace::Pointer(offset) };
+                let place = if form == StringField::INLINE {
+                    TextPlace::Inline(offset)
+                } else {
+                    TextPlace::Pointer(offset)
+                };
                 (offset != ABSENT).then_some(Place::Text(place))
             }
         }

@@ -109,7 +109,7 @@ fn code<'data>(file: &object::File<'data>) -> Option<&'data [u8]> {
 }
 
 /// The symbol, where it is the name of something that is defined here.
-fn symbol<'data>(symbol: object::Symbol<'data, '_>) -> Option<Symbol<'data>> {
+fn symbol<'data>(symbol: &object::Symbol<'data, '_>) -> Option<Symbol<'data>> {
     let is_function = match symbol.kind() {
         SymbolKind::Text => true,
         SymbolKind::Data => false,
@@ -124,13 +124,15 @@ impl<'data> Image<'data> {
         let file = object::File::parse(bytes).map_err(OffsetsError::NotElf)?;
         let segments = file.segments().map(|segment| {
             let (offset, bytes) = segment.file_range();
-            let is_code = matches!(segment.flags(), SegmentFlags::Elf { p_flags } if p_flags & object::elf::PF_X != 0);
+            let is_code =
+                matches!(segment.flags(), SegmentFlags::Elf { p_flags } if p_flags & object::elf::PF_X != 0);
             Segment { address: segment.address(), offset, bytes, is_code }
         });
         let segments = segments.collect();
-        let mut symbols: Vec<_> = file.dynamic_symbols().chain(file.symbols()).filter_map(symbol).collect();
+        let mut symbols: Vec<_> =
+            file.dynamic_symbols().chain(file.symbols()).filter_map(|found| symbol(&found)).collect();
         if let Some(debug) = &debug {
-            symbols.extend(debug.symbols().filter_map(symbol));
+            symbols.extend(debug.symbols().filter_map(|found| symbol(&found)));
         }
         symbols.sort_unstable();
         symbols.dedup();

@@ -24,8 +24,8 @@ use whence_abi::layout::{ABSENT, Layout};
 
 use crate::probe::FunctionTargets;
 use fields::FIELDS;
-pub use image::{give_back_memory, map};
 use image::{Image, with_image};
+pub use image::{give_back_memory, map};
 pub use learn::learn;
 use table::{Arguments, Entry, Function, Functions, Key};
 pub use table::{Table, TableError};
@@ -77,7 +77,8 @@ impl fmt::Display for Product {
 }
 
 /// How the offsets were learnt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The binary's debug information.
     Dwarf,
@@ -111,7 +112,9 @@ pub enum OffsetsError {
     SeveralFunctions(&'static str),
     #[error("{0} does not belong to this binary: build id, checksum and code are others")]
     OtherDebugFile(PathBuf),
-    #[error("its debug information is compressed; uncompress it with: objcopy --decompress-debug-sections FILE")]
+    #[error(
+        "its debug information is compressed; uncompress it with: objcopy --decompress-debug-sections FILE"
+    )]
     Compressed,
     /// Nothing that an entry of the table could belong to.
     #[error("it has neither a build id nor a section .text")]
@@ -182,14 +185,18 @@ fn of_image(image: &Image<'_>, table: &Table) -> Result<Derived, OffsetsError> {
 }
 
 fn contradiction(field: &'static str) -> OffsetsError {
-    Unproven::new(field, "the table of offsets says otherwise than the binary itself; remove its entry").into()
+    Unproven::new(field, "the table of offsets says otherwise than the binary itself; remove its entry")
+        .into()
 }
 
 /// The table's entry for this build.
 fn known<'table>(image: &Image<'_>, table: &'table Table) -> Option<&'table Entry> {
-    let by_id = image.build_id_key().and_then(|key| table.entry(&key));
-    // To hash the code takes its time.
-    by_id.or_else(|| image.code_key().filter(|_| table.knows_by_code()).and_then(|key| table.entry(&key)))
+    match image.build_id_key() {
+        Some(key) => table.entry(&key),
+        // To hash the code takes its time.
+        None if table.knows_by_code() => table.entry(&image.code_key()?),
+        None => None,
+    }
 }
 
 /// All that is needed from the table; what the binary's symbols tell must agree.

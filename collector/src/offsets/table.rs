@@ -160,6 +160,7 @@ impl Table {
     }
 
     /// The same without what is known of single builds.
+    #[must_use]
     pub fn without_builds(mut self) -> Self {
         self.binary.clear();
         self
@@ -203,7 +204,8 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, TableError> {
         return Ok(vec![path.to_owned()]);
     }
     let unreadable = |source| TableError::Unreadable { path: path.into(), source };
-    let entries = fs::read_dir(path).map_err(unreadable)?.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+    let entries =
+        fs::read_dir(path).map_err(unreadable)?.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
     let mut files: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
     files.sort_unstable();
@@ -269,7 +271,8 @@ impl TryFrom<Written> for Fields {
                 let known: Vec<_> = FIELDS.iter().map(|field| field.key).collect();
                 format!("unknown field `{key}`; known here: dispatch, {}", known.join(", "))
             })?;
-            let (Place::Number(number) | Place::Text(TextPlace::Pointer(number) | TextPlace::Inline(number))) = place;
+            let (Place::Number(number) | Place::Text(TextPlace::Pointer(number) | TextPlace::Inline(number))) =
+                place;
             if number > MOST_OFFSET {
                 return Err(format!("`{key}` is {number}, more than any offset ({MOST_OFFSET})"));
             }

@@ -10,7 +10,7 @@ mod attachment;
 pub mod kernel;
 mod maps;
 pub mod notes;
-mod pins;
+pub mod pins;
 pub mod ring;
 
 use std::io;

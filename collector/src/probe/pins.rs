@@ -7,12 +7,12 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
 use super::ProbeError;
+use crate::discover::BinaryId;
 
 /// Places of the tables that belong to pinned probes.
 #[derive(Debug, Default)]
@@ -78,8 +78,7 @@ impl PinDirectory {
 
     /// The directory for the probes on `binary`: named by file system and inode.
     pub fn of_binary(&self, binary: &Path) -> io::Result<PathBuf> {
-        let data = fs::metadata(binary)?;
-        Ok(self.path.join("links").join(format!("{:x}-{:x}", data.dev(), data.ino())))
+        Ok(self.path.join("links").join(BinaryId::of(binary)?.to_string()))
     }
 
     /// The places that pinned probes use.
@@ -145,7 +144,8 @@ fn mount(root: &Path) -> io::Result<()> {
     fs::create_dir_all(root)
 }
 
-fn is_bpf(path: &Path) -> io::Result<bool> {
+/// Whether `path` is in a BPF file system.
+pub fn is_bpf(path: &Path) -> io::Result<bool> {
     Ok(nix::sys::statfs::statfs(path)?.filesystem_type().0 == BPF_FS_MAGIC)
 }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
+use whence_model::Timestamp;
 
 use crate::spool::{Spool, SpoolError, Waiting};
 pub use client::{Answer, Client, ClientError, Enrolment};
@@ -41,6 +42,8 @@ pub struct Metrics {
     pub events_shipped: prometheus_client::metrics::counter::Counter,
     pub attempts_failed: prometheus_client::metrics::counter::Counter,
     pub batches_quarantined: prometheus_client::metrics::counter::Counter,
+    /// UTC seconds; 0: never.
+    pub shipped_at_seconds: prometheus_client::metrics::gauge::Gauge,
 }
 
 impl Metrics {
@@ -52,6 +55,11 @@ impl Metrics {
             "batches_quarantined",
             "batches that ingest refused for good",
             self.batches_quarantined.clone(),
+        );
+        registry.register(
+            "shipped_at_seconds",
+            "when ingest confirmed a batch last",
+            self.shipped_at_seconds.clone(),
         );
     }
 }
@@ -129,6 +137,7 @@ async fn ship_one(
             // Given up for room in the meantime, it is not the oldest any more; that its loss is told says too much then.
             lock(spool).acknowledge(waiting.number)?;
             metrics.batches_shipped.inc();
+            metrics.shipped_at_seconds.set(Timestamp::now().0 / 1_000_000_000);
             metrics.events_shipped.inc_by(waiting.events.into());
             backoff.reset();
             Ok(None)

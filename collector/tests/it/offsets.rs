@@ -73,7 +73,7 @@ fn what_is_no_server_is_refused() {
 /// Runs a program of the binutils.
 fn binutils(program: &str, arguments: &[&Path]) {
     let status = Command::new(program).args(arguments).status();
-    assert!(status.expect("install the package binutils").success());
+    assert!(status.is_ok_and(|status| status.success()), "{program} failed; it is in the package binutils");
 }
 
 /// The same binary tells the same by its machine code, but for what no function of its shows.

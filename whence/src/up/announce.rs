@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use whence_collector::status::{ServerStatus, Status};
 
+use crate::terminal::printable;
+
 const POLL: Duration = Duration::from_millis(200);
 
 /// Says what is attached, and from then on what changes, until `shutdown`.
@@ -57,21 +59,4 @@ impl Announcer {
 
 fn line(server: &ServerStatus) -> String {
     format!("{}: {}: {}", server.state, printable(&server.server), printable(&server.detail))
-}
-
-/// Names come from strangers: nothing in them may steer the terminal.
-fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::printable;
-
-    #[test]
-    fn control_characters_do_not_reach_the_terminal() {
-        assert_eq!(printable("a\u{1b}[31mb 密"), "a\\u{1b}[31mb 密");
-    }
 }

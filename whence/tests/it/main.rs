@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
+mod doctor;
 mod verify;
 
 use std::os::unix::fs::PermissionsExt as _;
