@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use whence_abi::{
     record::{Thread, bit, kind, outcome, phase, provider::USDT, string},
-    usdt::{ARGUMENTS, NO_REGISTER, Spec, form},
+    usdt::{ARGUMENTS, Argument, NO_REGISTER, Spec, form, index},
 };
 
 use crate::{
@@ -54,6 +54,20 @@ impl Arguments<'_> {
         unsafe { bpf_probe_read_kernel((self.registers + u64::from(offset)) as *const u64) }.unwrap_or(0)
     }
 
+    /// What is added to the base address.
+    #[inline(always)]
+    fn index(&self, argument: &Argument) -> u64 {
+        let register = self.register(argument.index);
+        let index = if argument.scale & index::SIGNED_WORD != 0 {
+            register as i32 as u64
+        } else if argument.scale & index::UNSIGNED_WORD != 0 {
+            u64::from(register as u32)
+        } else {
+            register
+        };
+        index << (argument.scale & index::SHIFT)
+    }
+
     /// Argument `N`, extended to 64 bits by its width and sign.
     #[inline(always)]
     fn get<const N: usize>(&self) -> Value {
@@ -72,16 +86,13 @@ impl Arguments<'_> {
                 address = address.wrapping_add(self.register(argument.register));
             }
             if argument.index != NO_REGISTER {
-                address = address.wrapping_add(self.register(argument.index) << (argument.scale & 3));
+                address = address.wrapping_add(self.index(argument));
             }
             let mut value = 0_u64;
-            // SAFETY: eight bytes of the stack; the helper checks the address.
-            let mut failed = unsafe { read_raw((&raw mut value).cast(), 8, address as *const _) };
-            if failed != 0 && argument.bytes == 4 {
-                // SAFETY: as above; the eight bytes may have reached beyond a page.
-                failed = unsafe { read_raw((&raw mut value).cast(), 4, address as *const _) };
-            }
-            if failed != 0 {
+            // Not a byte more, which may be on a page that is not there.
+            let bytes = u32::from(argument.bytes);
+            // SAFETY: at most the eight bytes of `value`; the helper checks the address.
+            if bytes > 8 || unsafe { read_raw((&raw mut value).cast(), bytes, address as *const _) } != 0 {
                 count(|counters| counters.fields_unreadable += 1);
                 return Value { known: false, number: 0 };
             }

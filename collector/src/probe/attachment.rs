@@ -138,11 +138,15 @@ pub fn static_probes(probes: &mut Probes, binary: &Path) -> Result<Attachment, P
         }
         for location in found {
             let read = location
-                .arguments
-                .clone()
+                .first_arguments(arguments)
                 .map_err(|source| ProbeError::Arguments { probe: probe.to_owned(), source })?;
             if read.len() < arguments {
-                return Err(ProbeError::NoProbe { binary: binary.into(), probe });
+                return Err(ProbeError::TooFewArguments {
+                    binary: binary.into(),
+                    probe,
+                    found: read.len(),
+                    needed: arguments,
+                });
             }
             wanted.push(Wanted {
                 place: probe.to_owned(),

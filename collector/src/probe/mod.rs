@@ -106,6 +106,10 @@ pub enum ProbeError {
     Notes { binary: PathBuf, source: notes::NotesError },
     #[error("{binary} lacks the static probe {probe}")]
     NoProbe { binary: PathBuf, probe: &'static str },
+    #[error(
+        "{binary}: the static probe {probe} has {found} arguments, where that of a MySQL server has {needed}"
+    )]
+    TooFewArguments { binary: PathBuf, probe: &'static str, found: usize, needed: usize },
     #[error("the arguments of the static probe {probe} cannot be read: {source}")]
     Arguments { probe: String, source: SpecError },
     #[error("more binaries or probe locations than the tables hold")]

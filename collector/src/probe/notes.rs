@@ -3,27 +3,52 @@
 //! Format: <https://sourceware.org/systemtap/wiki/UserSpaceProbeImplementation>. Addresses in the notes are those of link
 //! time; `.stapsdt.base` tells by how much prelink moved them since.
 
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
-use object::read::elf::{ElfFile, FileHeader, ProgramHeader as _};
+use object::read::elf::{ElfFile, FileHeader as _, ProgramHeader as _};
 use object::read::{ReadCache, ReadRef};
-use object::{Architecture, Object as _, ObjectSection as _, ObjectSymbol as _, elf};
+use object::{Architecture, Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, elf};
 
-use super::arguments::{self, Machine};
+use super::arguments::{self, Machine, NoSymbol, Program};
 use whence_abi::usdt::Argument;
+
+type Elf<'data, R> = ElfFile<'data, elf::FileHeader64<Endianness>, R>;
 
 /// One location of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
     pub provider: String,
     pub name: String,
+    /// What the note says, before it is adjusted and turned into file offsets.
+    pub linked: Addresses,
+    /// The arguments as the note has them.
+    pub text: String,
     /// File offset of the instruction.
     pub offset: u64,
     /// File offset of the counter that must be raised while attached; 0: none.
     pub semaphore: u64,
-    /// The arguments, or why they cannot be read.
-    pub arguments: Result<Vec<Argument>, arguments::SpecError>,
+    /// The arguments, each or why it cannot be read.
+    pub arguments: Vec<Result<Argument, arguments::SpecError>>,
+}
+
+/// The addresses in a note, as of link time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    pub pc: u64,
+    /// Where `.stapsdt.base` was.
+    pub base: u64,
+    /// 0: none.
+    pub semaphore: u64,
+}
+
+impl Location {
+    /// The first `count` arguments.
+    pub fn first_arguments(&self, count: usize) -> Result<Vec<Argument>, arguments::SpecError> {
+        self.arguments.iter().take(count).cloned().collect()
+    }
 }
 
 /// The notes cannot be read.
@@ -41,66 +66,118 @@ pub enum NotesError {
 
 /// All locations of the probes of `provider` in the binary at `path`. Empty: it has none.
 pub fn locations(path: &Path, provider: &str) -> Result<Vec<Location>, NotesError> {
-    let cache = ReadCache::new(File::open(path)?);
-    let file =
-        ElfFile::<elf::FileHeader64<object::Endianness>, _>::parse(&cache).map_err(NotesError::NotElf)?;
-    let Some(section) = file.section_by_name(".note.stapsdt") else {
+    of_data(&ReadCache::new(File::open(path)?), Some(provider))
+}
+
+/// All locations of all probes in the binary at `path`.
+pub fn all(path: &Path) -> Result<Vec<Location>, NotesError> {
+    of_data(&ReadCache::new(File::open(path)?), None)
+}
+
+/// The same of a binary that is read already; without a provider, of all.
+pub fn of_data<'data, R>(data: R, provider: Option<&str>) -> Result<Vec<Location>, NotesError>
+where
+    R: ReadRef<'data>,
+{
+    let file = Elf::parse(data).map_err(NotesError::NotElf)?;
+    let sections: Vec<_> =
+        file.sections().filter(|section| section.name_bytes() == Ok(b".note.stapsdt")).collect();
+    if sections.is_empty() {
         return Ok(Vec::new());
-    };
-    let machine = match file.architecture() {
-        Architecture::X86_64 => Machine::X86_64,
-        Architecture::Aarch64 => Machine::Aarch64,
+    }
+    let machine = match (file.architecture(), file.endian()) {
+        (Architecture::X86_64, Endianness::Little) => Machine::X86_64,
+        (Architecture::Aarch64, Endianness::Little) => Machine::Aarch64,
         _ => return Err(NotesError::UnknownProcessor),
     };
-    let base = file.section_by_name(".stapsdt.base").map_or(0, |section| section.address());
-    let data = section.data().map_err(NotesError::NotElf)?;
-    let segments = Segments::of(&file);
-    let symbol =
-        |name: &str| file.symbols().find(|symbol| symbol.name() == Ok(name)).map(|symbol| symbol.address());
-
+    // Few probes name symbols, and there are many.
+    let symbols = OnceCell::new();
+    let binary = Binary {
+        base: file.section_by_name(".stapsdt.base").map_or(0, |section| section.address()),
+        segments: Segments::of(&file),
+        program: Program {
+            machine,
+            fixed: file.elf_header().e_type(file.endian()) == elf::ET_EXEC,
+            symbol: &|name| symbols.get_or_init(|| Symbols::of(&file)).address(name),
+        },
+    };
     let mut found = Vec::new();
-    for note in (Notes { rest: data }) {
-        let note = note?;
-        if note.provider != provider {
-            continue;
+    for section in sections {
+        let data = section.data().map_err(NotesError::NotElf)?;
+        for note in (Notes { rest: data }) {
+            let note = note?;
+            if provider.is_none_or(|provider| note.provider == provider) {
+                found.push(binary.location(&note)?);
+            }
         }
-        let moved = if note.base != 0 && base != 0 { base.wrapping_sub(note.base) } else { 0 };
-        let address = note.pc.wrapping_add(moved);
-        let offset = segments
-            .file_offset(address)
-            .ok_or(NotesError::Damaged("a probe lies outside of the program"))?;
-        let semaphore = if note.semaphore == 0 {
-            0
-        } else {
-            segments
-                .file_offset(note.semaphore.wrapping_add(moved))
-                .ok_or(NotesError::Damaged("a semaphore lies outside of the program"))?
-        };
-        found.push(Location {
-            provider: note.provider.to_owned(),
-            name: note.name.to_owned(),
-            offset,
-            semaphore,
-            arguments: arguments::parse(machine, note.arguments, address, &symbol),
-        });
     }
     Ok(found)
+}
+
+/// What the notes of a binary refer to.
+struct Binary<'a> {
+    /// Where `.stapsdt.base` is now; 0: there is none.
+    base: u64,
+    segments: Segments,
+    program: Program<'a>,
+}
+
+impl Binary<'_> {
+    fn location(&self, note: &Note<'_>) -> Result<Location, NotesError> {
+        let moved = if note.base != 0 && self.base != 0 { self.base.wrapping_sub(note.base) } else { 0 };
+        let address = note.pc.wrapping_add(moved);
+        let offset = self.segments.file_offset(address);
+        let semaphore = match note.semaphore {
+            0 => Some(0),
+            semaphore => self.segments.file_offset(semaphore.wrapping_add(moved)),
+        };
+        Ok(Location {
+            provider: note.provider.to_owned(),
+            name: note.name.to_owned(),
+            linked: Addresses { pc: note.pc, base: note.base, semaphore: note.semaphore },
+            text: note.arguments.to_owned(),
+            offset: offset.ok_or(NotesError::Damaged("a probe lies outside of the program"))?,
+            semaphore: semaphore.ok_or(NotesError::Damaged("a semaphore lies outside of the program"))?,
+            arguments: arguments::parse(&self.program, note.arguments, address),
+        })
+    }
+}
+
+/// The binary's symbols that have an address.
+struct Symbols<'data>(HashMap<&'data str, Result<u64, NoSymbol>>);
+
+impl<'data> Symbols<'data> {
+    /// Those of the full table, and when that was stripped, those of the dynamic one.
+    fn of<R: ReadRef<'data>>(file: &Elf<'data, R>) -> Self {
+        let mut symbols = HashMap::new();
+        for symbol in file.symbols().chain(file.dynamic_symbols()) {
+            let Ok(name) = symbol.name() else { continue };
+            if name.is_empty() || symbol.is_undefined() {
+                continue;
+            }
+            let address = symbol.address();
+            let known = symbols.entry(name).or_insert(Ok(address));
+            if *known != Ok(address) {
+                *known = Err(NoSymbol::Ambiguous);
+            }
+        }
+        Self(symbols)
+    }
+
+    fn address(&self, name: &str) -> Result<u64, NoSymbol> {
+        self.0.get(name).copied().unwrap_or(Err(NoSymbol::Unknown))
+    }
 }
 
 /// The loaded parts of the binary: (address, bytes in the file, file offset).
 struct Segments(Vec<(u64, u64, u64)>);
 
 impl Segments {
-    fn of<'data, H, R>(file: &ElfFile<'data, H, R>) -> Self
-    where
-        H: FileHeader<Endian = object::Endianness>,
-        R: ReadRef<'data>,
-    {
+    fn of<'data, R: ReadRef<'data>>(file: &Elf<'data, R>) -> Self {
         let endian = file.endian();
         let loaded = file.elf_program_headers().iter().filter(|header| header.p_type(endian) == elf::PT_LOAD);
-        let parts = loaded.map(|header| {
-            (header.p_vaddr(endian).into(), header.p_filesz(endian).into(), header.p_offset(endian).into())
-        });
+        let parts =
+            loaded.map(|header| (header.p_vaddr(endian), header.p_filesz(endian), header.p_offset(endian)));
         Self(parts.collect())
     }
 

@@ -4,8 +4,10 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at its first surprise")]
 
 mod account;
+mod coexistence;
 mod events;
 mod notes;
+mod operands;
 mod overlay;
 mod pins;
 mod server;

@@ -42,6 +42,10 @@ impl Watch {
     }
 
     pub fn know(&mut self, server: &Server) {
+        self.know_process(server.pid());
+    }
+
+    pub fn know_process(&mut self, process_id: u32) {
         let described = whence_model::Server {
             host: "test".into(),
             instance: InstanceId(Uuid::from_u128(2)),
@@ -49,10 +53,10 @@ impl Watch {
             version: None,
             address: None,
             port: None,
-            process_id: server.pid(),
+            process_id,
             process_started_at: Timestamp(0),
         };
-        self.decoder.add_server(server.pid(), described);
+        self.decoder.add_server(process_id, described);
     }
 
     /// The next `count` events.

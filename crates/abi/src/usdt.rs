@@ -13,6 +13,16 @@ pub mod form {
     pub const MEMORY: u16 = 2;
 }
 
+/// What is done to an index register, as bits of [`Argument::scale`].
+pub mod index {
+    /// Mask of the bits by which it is shifted left: 0 to 3.
+    pub const SHIFT: u32 = 3;
+    /// Only its lower 32 bits count, and their sign (arm64: `sxtw`).
+    pub const SIGNED_WORD: u32 = 1 << 8;
+    /// Only its lower 32 bits count (arm64: `uxtw`).
+    pub const UNSIGNED_WORD: u32 = 1 << 9;
+}
+
 /// No such register.
 pub const NO_REGISTER: u32 = u32::MAX;
 
@@ -26,11 +36,11 @@ pub struct Argument {
     pub bytes: u8,
     /// 1: extend the sign.
     pub signed: u8,
-    /// Byte offset in `struct pt_regs` of the register that holds it, or its base address.
+    /// Byte offset in `struct pt_regs` of what holds it, or its base address: a register, or its second byte.
     pub register: u32,
     /// The same of the index register, or [`NO_REGISTER`].
     pub index: u32,
-    /// The index is shifted left by this.
+    /// The index is shifted left by this; with the other bits of [`index`].
     pub scale: u32,
     /// The constant, or the displacement.
     pub value: i64,
