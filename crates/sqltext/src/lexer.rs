@@ -27,6 +27,10 @@ pub struct Token {
     pub kind: Kind,
     pub start: usize,
     pub end: usize,
+    /// Whether it stands in a version comment, which a server of another version passes over.
+    pub versioned: bool,
+    /// How many version comments began before it: tells one from the next.
+    pub comment: u32,
 }
 
 impl Token {
@@ -37,7 +41,7 @@ impl Token {
 
 /// All tokens of `sql`.
 pub fn tokens(sql: &[u8]) -> Vec<Token> {
-    let mut lexer = Lexer { sql, at: 0, version_comments: 0 };
+    let mut lexer = Lexer { sql, at: 0, version_comments: 0, comments: 0 };
     let mut tokens = Vec::with_capacity(sql.len() / 5 + 4);
     while let Some(token) = lexer.next() {
         tokens.push(token);
@@ -50,6 +54,8 @@ struct Lexer<'a> {
     at: usize,
     /// How many version comments are open.
     version_comments: u32,
+    /// How many have been opened.
+    comments: u32,
 }
 
 impl Lexer<'_> {
@@ -59,7 +65,7 @@ impl Lexer<'_> {
 
     fn next(&mut self) -> Option<Token> {
         loop {
-            let start = self.at;
+            let (start, versioned) = (self.at, self.version_comments > 0);
             let first = *self.sql.get(start)?;
             let kind = match first {
                 b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c | 0 => {
@@ -79,7 +85,8 @@ impl Lexer<'_> {
                     continue;
                 }
                 b'#' => self.line_comment(),
-                b'-' if self.peek(1) == b'-' && (self.peek(2) <= b' ' || self.at + 2 >= self.sql.len()) => {
+                // Behind it blank or control, or the end, for which peeking gives 0.
+                b'-' if self.peek(1) == b'-' && matches!(self.peek(2), 0..=b' ' | 0x7f) => {
                     self.line_comment()
                 }
                 b'\'' | b'"' => self.quoted(first, 0, Kind::String),
@@ -102,7 +109,7 @@ impl Lexer<'_> {
                     Kind::Symbol(first)
                 }
             };
-            return Some(Token { kind, start, end: self.at });
+            return Some(Token { kind, start, end: self.at, versioned, comment: self.comments });
         }
     }
 
@@ -118,6 +125,7 @@ impl Lexer<'_> {
         let digits = (0..6).take_while(|ahead| self.peek(*ahead).is_ascii_digit()).count();
         self.at += if digits >= 5 { digits } else { 0 };
         self.version_comments += 1;
+        self.comments = self.comments.wrapping_add(1);
         true
     }
 

@@ -8,9 +8,11 @@ mod classify;
 mod fingerprint;
 mod lexer;
 mod mask;
+mod secrets;
 mod tables;
 
 use lexer::Token;
+use secrets::Secrets;
 use whence_model::{StatementClass, Text};
 
 /// How much of the text is kept. Credentials are masked in every mode.
@@ -55,16 +57,18 @@ pub struct Analysis {
 /// Reads `sql`, which may be only the beginning of what had `original_bytes` bytes at the source.
 pub fn analyze(sql: &[u8], original_bytes: u64, config: &Config) -> Analysis {
     let tokens = lexer::tokens(sql);
+    let secrets = Secrets::find(sql, &tokens);
     let text = match config.mode {
-        Mode::Full => Some(mask::credentials(sql, &tokens)),
-        Mode::LiteralsMasked => Some(mask::literals(sql, &tokens)),
+        Mode::Full => Some(mask::credentials(sql, &tokens, &secrets)),
+        Mode::LiteralsMasked => Some(mask::literals(sql, &tokens, &secrets)),
         Mode::Fingerprint | Mode::None => None,
     };
+    let shown = secrets.shown(&tokens);
     Analysis {
         class: classify::classify(sql, &tokens),
         text: text.map(|text| kept(text, sql.len(), original_bytes, config.max_bytes)),
-        fingerprint: (config.mode != Mode::None).then(|| fingerprint::fingerprint(sql, &tokens)),
-        tables: tables::tables(sql, &tokens),
+        fingerprint: (config.mode != Mode::None).then(|| fingerprint::fingerprint(sql, &shown)),
+        tables: tables::tables(sql, &shown),
     }
 }
 
