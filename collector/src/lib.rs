@@ -17,4 +17,3 @@ pub mod settings;
 pub mod ship;
 pub mod spool;
 pub mod status;
-mod trial;

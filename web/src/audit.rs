@@ -13,6 +13,10 @@ pub enum Action {
     SignIn,
     SignInFailed,
     SignOut,
+    /// An API token that is none.
+    TokenRefused,
+    /// A key that manifests are signed with was used for the first time.
+    SigningKey,
     Search,
     /// A refresh of a search by the live view.
     Live,
@@ -20,6 +24,8 @@ pub enum Action {
     Report,
     Coverage,
     Export,
+    /// The manifest of an export, by itself.
+    Manifest,
     People,
     /// Reading the audit of the audit.
     Reads,
@@ -29,6 +35,7 @@ pub enum Action {
     ApiReport,
     ApiCoverage,
     ApiInstances,
+    ApiKeys,
 }
 
 impl Action {
@@ -37,12 +44,15 @@ impl Action {
             Self::SignIn => "sign_in",
             Self::SignInFailed => "sign_in_failed",
             Self::SignOut => "sign_out",
+            Self::TokenRefused => "token_refused",
+            Self::SigningKey => "signing_key",
             Self::Search => "search",
             Self::Live => "live",
             Self::Event => "event",
             Self::Report => "report",
             Self::Coverage => "coverage",
             Self::Export => "export",
+            Self::Manifest => "manifest",
             Self::People => "people",
             Self::Reads => "reads",
             Self::ApiSearch => "api_search",
@@ -51,6 +61,7 @@ impl Action {
             Self::ApiReport => "api_report",
             Self::ApiCoverage => "api_coverage",
             Self::ApiInstances => "api_instances",
+            Self::ApiKeys => "api_keys",
         }
     }
 }

@@ -1,10 +1,15 @@
 //! What can be set about the service.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use whence_chain::SigningKey;
 
 /// Settings of the pages and the API.
 #[derive(Clone, Debug)]
 pub struct WebConfig {
+    /// Signs the manifests of exports. By default one that lives as long as the process.
+    pub signing_key: Arc<SigningKey>,
     /// How long a person stays signed in.
     pub session_lifetime: Duration,
     /// Whether the pages are reached by https only, so that the session's cookie is never sent without it. Without
@@ -23,6 +28,7 @@ pub struct WebConfig {
 impl Default for WebConfig {
     fn default() -> Self {
         Self {
+            signing_key: Arc::new(SigningKey::generate()),
             session_lifetime: Duration::from_hours(12),
             https_only: false,
             sign_in_attempts: 5,

@@ -28,7 +28,7 @@ pub fn document() -> Value {
         "security": [{ "token": [] }],
         "paths": {
             "/api/v1/events": get("Events of a filter, newest first", &paging, "Events"),
-            "/api/v1/events/{id}": get("One event", &[id], "Event"),
+            "/api/v1/events/{id}": get("One event", std::slice::from_ref(&id), "Event"),
             "/api/v1/histogram": get("Events of a filter over time", &histogram, "Histogram"),
             "/api/v1/report":
                 get("Who came from where in a window (role auditor)", &parameters(FILTER_NAMES), "Report"),
@@ -42,6 +42,20 @@ pub fn document() -> Value {
             "/export.ndjson":
                 file("All events of a filter, oldest first, as one JSON object a line (role auditor)",
                     "application/x-ndjson"),
+            "/export.csv.zip": file(
+                "The same as CSV with its signed manifest, in an archive (role auditor)",
+                "application/zip"
+            ),
+            "/export.ndjson.zip": file(
+                "The same as JSON lines with its signed manifest, in an archive (role auditor)",
+                "application/zip"
+            ),
+            "/exports/{id}": get(
+                "The signed manifest of an export, by the x-request-id of its answer (role auditor)",
+                &[id],
+                "SignedManifest"
+            ),
+            "/api/v1/keys": get("The keys that manifests are signed with", &[], "Keys"),
             "/report.csv": file("The access report as CSV (role auditor)", "text/csv"),
         },
         "components": {
@@ -265,6 +279,14 @@ fn schemas() -> Value {
             ],
         ].concat()),
         "Instances": object(&[("instances", many("Instance"))]),
+        "Key": object(&[
+            ("public_key", text()), ("host", text()), ("first_used_at", time()), ("own", truth()),
+        ]),
+        "Keys": object(&[("keys", many("Key"))]),
+        "SignedManifest": object(&[
+            ("signed", json!({ "type": "object", "description": "docs/verify.md names its fields" })),
+            ("public_key", text()), ("signature", text()),
+        ]),
         "Access": object(&[
             &client[..],
             &[

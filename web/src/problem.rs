@@ -19,6 +19,8 @@ pub enum Problem {
     NotFound,
     #[error("there is no event {id}; it may be older than what is kept")]
     NoSuchEvent { id: String },
+    #[error("there is no finished export {id}; give the x-request-id of the answer that it came in")]
+    NoSuchExport { id: String },
     #[error("this address does not take this method")]
     MethodNotAllowed,
     #[error("the address or the form cannot be read; use the form on the page itself")]
@@ -68,6 +70,7 @@ impl Problem {
         match self {
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "Not found"),
             Self::NoSuchEvent { .. } => (StatusCode::NOT_FOUND, "no_such_event", "No such event"),
+            Self::NoSuchExport { .. } => (StatusCode::NOT_FOUND, "no_such_export", "No such export"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Not this way"),
             Self::Malformed => (StatusCode::BAD_REQUEST, "malformed", "That cannot be read"),
             Self::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_query", "That cannot be asked"),

@@ -9,6 +9,7 @@ use axum::response::Redirect;
 use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 use whence_store::Store;
 
 use crate::WebConfig;
@@ -28,6 +29,7 @@ pub fn router(config: WebConfig, store: Store) -> Router {
 }
 
 pub fn routes(web: SharedWeb) -> Router {
+    let packed = DefaultPredicate::new().and(NotForContentType::new(export::ZIP));
     Router::new()
         // Pages
         .route("/", get(async || Redirect::to("/history")))
@@ -42,7 +44,10 @@ pub fn routes(web: SharedWeb) -> Router {
         .route("/reads", get(reads::page))
         // Files
         .route("/export.csv", get(export::csv))
+        .route("/export.csv.zip", get(export::csv_zip))
         .route("/export.ndjson", get(export::ndjson))
+        .route("/export.ndjson.zip", get(export::ndjson_zip))
+        .route("/exports/{id}", get(export::manifest))
         .route("/report.csv", get(report::csv))
         .route("/static/{version}/{name}", get(assets::get))
         .route("/favicon.ico", get(assets::icon))
@@ -54,13 +59,14 @@ pub fn routes(web: SharedWeb) -> Router {
         .route("/api/v1/report", get(api::report))
         .route("/api/v1/coverage", get(api::coverage))
         .route("/api/v1/instances", get(api::instances))
+        .route("/api/v1/keys", get(api::keys))
         // Machines that look after this service
         .route("/live", get(health::live))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
-        .layer(CompressionLayer::new())
+        .layer(CompressionLayer::new().compress_when(packed))
         .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
         .layer(from_fn_with_state(web.clone(), layers::around))
         .with_state(web)

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use prometheus_client::registry::Registry;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use whence_store::{Readiness, Store};
 
 use crate::WebConfig;
 use crate::metrics::Metrics;
+use crate::refusals::Refusals;
 
 /// Sign-ins of one name from one address come one after another, so that a burst cannot outrun the count of failures.
 const SIGN_IN_LANES: usize = 64;
@@ -29,6 +30,9 @@ pub struct Web {
     pub export_permits: Arc<Semaphore>,
     pub hashers: Semaphore,
     pub sign_in_lanes: Vec<Mutex<Lane>>,
+    /// Set once the signing key is known in the store.
+    pub key_known: OnceCell<()>,
+    pub refusals: Refusals,
 }
 
 /// The sign-ins that come one after another, and the last of them that was turned away and written down: by which
@@ -49,6 +53,8 @@ impl Web {
             export_permits: Arc::new(Semaphore::new(config.exports)),
             hashers: Semaphore::new(HASHERS),
             sign_in_lanes: (0..SIGN_IN_LANES).map(|_| Mutex::default()).collect(),
+            key_known: OnceCell::new(),
+            refusals: Refusals::default(),
             config,
             store,
         }

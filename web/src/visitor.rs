@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::audit::{Action, Asker, Ending};
 use crate::people::{self, CredentialKind, Role};
 use crate::problem::Problem;
+use crate::refusals;
 use crate::state::SharedWeb;
 
 /// Name of the session's cookie.
@@ -84,10 +85,14 @@ impl FromRequestParts<SharedWeb> for Visitor {
         } else {
             (CredentialKind::Session, session_secret(&parts.headers), Problem::SignInNeeded)
         };
-        let Some(secret) = secret else {
-            return Err(missing);
+        let holder = match secret {
+            Some(secret) => people::holder(&web.store, kind, secret).await?,
+            None => None,
         };
-        let Some((person, role)) = people::holder(&web.store, kind, secret).await? else {
+        let Some((person, role)) = holder else {
+            if kind == CredentialKind::ApiToken {
+                refusals::record(web, &asker(parts, String::new())).await;
+            }
             return Err(missing);
         };
         Ok(Self { asker: asker(parts, person), role, web: web.clone() })

@@ -4,9 +4,11 @@ mod collect;
 mod database;
 mod doctor;
 mod engine;
+mod heads;
 mod ingest;
 mod migrate;
 mod people;
+mod retention;
 mod terminal;
 mod up;
 mod verify;
@@ -56,8 +58,12 @@ enum Command {
     /// Make people's accounts and API tokens.
     #[command(subcommand)]
     People(people::Action),
-    /// Prove that nothing was changed in ClickHouse: exit status 0 when clean, 1 when not.
-    Verify(verify::Settings),
+    /// Prove that nothing was changed in ClickHouse, or in an exported file: exit status 0 when clean, 1 when not.
+    Verify(Box<verify::Settings>),
+    /// Keep, day by day and outside of ClickHouse, where the collectors' chains are.
+    Heads(heads::Settings),
+    /// Remove what is older than it must be kept, declared and signed so that it can be told from tampering.
+    Retention(retention::Settings),
     /// Run the embedded ClickHouse alone.
     Engine(engine::Settings),
     /// What the embedded ClickHouse runs in.
@@ -129,6 +135,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Web(settings) => web::run(settings).await,
         Command::Migrate(settings) => migrate::run(settings).await,
         Command::People(action) => people::run(action).await,
+        Command::Heads(settings) => heads::run(settings).await,
+        Command::Retention(settings) => retention::run(settings).await,
         Command::Engine(settings) => engine::run(settings).await,
         Command::EngineChild(_) | Command::Verify(_) | Command::Doctor(_) => Ok(()),
     }

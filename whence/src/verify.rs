@@ -1,18 +1,26 @@
-//! `whence verify`: recomputes from ClickHouse what the collectors signed, and names whatever was changed since.
+//! `whence verify`: recomputes from ClickHouse what the collectors signed, and names whatever was changed since; or
+//! compares an exported file with its signed manifest.
 
-use std::io::{BufWriter, IsTerminal, Write};
+mod file;
+
+use std::io::{BufWriter, IsTerminal, Stdout, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use chrono::{DateTime, NaiveDate};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use whence_chain::PublicKey;
 use whence_model::{CollectorId, InstanceId, Timestamp};
+use whence_proof::heads::{DayHeads, Head, Target};
 use whence_service::config::EXIT_BAD_CONFIG;
 use whence_store::read::Window;
-use whence_store::verify::{Chain, Finding, Scope, Step, Summary};
+use whence_store::verify::{Chain, Finding, KnownHead, Outside, Scope, Step, Summary};
 
 use crate::database::ClickHouse;
+use crate::heads::Bucket;
 use crate::terminal::printable;
 
 /// Exit status when the record is not what was signed.
@@ -21,7 +29,24 @@ const EXIT_FINDINGS: u8 = 1;
 const EXIT_NOT_VERIFIED: u8 = 2;
 
 #[derive(Args)]
+#[command(mut_arg("clickhouse_url", |url| url.required(false).default_value("").hide_default_value(true)))]
 pub struct Settings {
+    /// Verify this exported file instead, a .zip or a file with its manifest beside it. Needs no ClickHouse; with one,
+    /// also that the chains still hold what they held when it was exported.
+    #[arg(value_name = "FILE", conflicts_with_all = ["from", "instance", "collector", "heads"])]
+    file: Option<PathBuf>,
+    /// The file's manifest, when it is not FILE.manifest.json.
+    #[arg(long, value_name = "FILE", requires = "file")]
+    manifest: Option<PathBuf>,
+    /// Public key of the service that signs exports and declares what expired: 64 hexadecimal digits, as
+    /// `/api/v1/keys` shows it, or a file with them. Can be given several times.
+    #[arg(long = "key", env = "WHENCE_SERVICE_KEYS", value_name = "KEY", value_delimiter = ',', value_parser = key)]
+    key: Vec<PublicKey>,
+    /// Compare with the daily heads in this file, or under `s3://BUCKET/PREFIX`.
+    #[arg(long, env = "WHENCE_HEADS", value_name = "FILE|s3://…")]
+    heads: Option<String>,
+    #[command(flatten)]
+    s3: Bucket,
     /// Verify what happened from this time on: `2026-11-23` or `2026-11-23T08:00:00Z`. Needs --to.
     #[arg(long, value_name = "TIME", value_parser = time, requires = "to")]
     from: Option<Timestamp>,
@@ -50,8 +75,24 @@ fn time(text: &str) -> Result<Timestamp, String> {
     Ok(Timestamp::from(day.ok_or_else(wrong)?.and_utc()))
 }
 
+fn key(text: &str) -> Result<PublicKey, String> {
+    let wrong = "no public key: give 64 hexadecimal digits, as /api/v1/keys shows them, or a file with them";
+    if let Some(key) = PublicKey::parse(text) {
+        return Ok(key);
+    }
+    let held = std::fs::read_to_string(text).map_err(|error| format!("{wrong} ({error})"))?;
+    PublicKey::parse(&held).ok_or_else(|| wrong.to_owned())
+}
+
 /// Exit status: 0 clean, 1 with findings, 2 when it could not be verified, 64 for a window that is none.
 pub fn run(settings: &Settings) -> ExitCode {
+    if let Some(file) = &settings.file {
+        return file::run(settings, file);
+    }
+    if settings.clickhouse.clickhouse_url.is_empty() {
+        eprintln!("whence: say what to verify: --clickhouse-url URL, or an exported FILE");
+        return ExitCode::from(EXIT_BAD_CONFIG);
+    }
     let window = settings.from.zip(settings.to).map(|(from, to)| Window { from, to });
     if window.is_some_and(|window| window.from >= window.to) {
         eprintln!("whence: --from must be before --to");
@@ -76,18 +117,53 @@ pub fn run(settings: &Settings) -> ExitCode {
 #[tokio::main]
 async fn verify(settings: &Settings, scope: &Scope) -> anyhow::Result<Summary> {
     let store = settings.clickhouse.store()?;
-    let mut output = Output {
-        json: settings.json,
-        progress: progress(),
-        out: BufWriter::new(std::io::stdout()),
-        failed: Ok(()),
-    };
-    let verified = store.verify(scope, |step| output.step(step)).await;
+    let outside = outside(settings).await?;
+    let mut output = Output::new(settings.json, progress());
+    let verified = store.verify_against(scope, &outside, |step| output.step(step)).await;
     output.progress.finish_and_clear();
     let summary = verified?;
     output.summary(&summary);
     output.failed?;
     Ok(summary)
+}
+
+/// What was kept outside of ClickHouse.
+async fn outside(settings: &Settings) -> anyhow::Result<Outside> {
+    let mut outside = Outside { service_keys: settings.key.clone(), heads: Vec::new() };
+    let Some(target) = &settings.heads else { return Ok(outside) };
+    let target = Target::open(target, &settings.s3.options()?)?;
+    let days = target.read().await?;
+    anyhow::ensure!(!days.is_empty(), "there are no heads in {target}");
+    for day in days {
+        for head in &day.collectors {
+            outside
+                .heads
+                .push(known(&day, head).with_context(|| format!("the heads of {} are damaged", day.day))?);
+        }
+        if settings.key.is_empty() {
+            outside.service_keys.extend(day.service_key.as_deref().and_then(PublicKey::parse));
+        }
+    }
+    Ok(outside)
+}
+
+/// A head as it must be in ClickHouse. One that its own collector did not sign says nothing.
+fn known(day: &DayHeads, head: &Head) -> Option<KnownHead> {
+    let mut batch_hash = [0; 32];
+    hex::decode_to_slice(&head.batch_hash, &mut batch_hash).ok()?;
+    let key = head.public_key.as_deref().and_then(PublicKey::parse);
+    let mut signature = [0; 64];
+    hex::decode_to_slice(&head.signature, &mut signature).ok()?;
+    if key.is_some_and(|key| !key.verify(&batch_hash, &signature)) {
+        return None;
+    }
+    Some(KnownHead {
+        source: format!("head of {}", day.day),
+        collector: head.collector_id,
+        public_key: key.map(PublicKey::to_bytes),
+        batch: head.batch,
+        batch_hash,
+    })
 }
 
 /// A bar for a person who waits; nothing where nobody sees it.
@@ -113,6 +189,12 @@ struct Output<W> {
     failed: std::io::Result<()>,
 }
 
+impl Output<BufWriter<Stdout>> {
+    fn new(json: bool, progress: ProgressBar) -> Self {
+        Self { json, progress, out: BufWriter::new(std::io::stdout()), failed: Ok(()) }
+    }
+}
+
 impl<W: Write> Output<W> {
     fn step(&mut self, step: Step) {
         match step {
@@ -124,22 +206,19 @@ impl<W: Write> Output<W> {
     }
 
     fn summary(&mut self, summary: &Summary) {
-        let Summary { events, batches, collectors, findings, notices } = *summary;
+        let Summary { events, batches, expired, collectors, findings, notices } = *summary;
         if self.json {
             let line = serde_json::json!({ "summary": {
-                "events": events, "batches": batches, "collectors": collectors,
+                "events": events, "batches": batches, "expired_batches": expired, "collectors": collectors,
                 "findings": findings, "notices": notices,
             }});
             self.line(&line.to_string());
             return;
         }
-        let result = match findings {
-            0 => "clean".to_owned(),
-            1 => "1 finding".to_owned(),
-            _ => format!("{findings} findings"),
-        };
+        let expired = if expired == 0 { String::new() } else { format!(" ({expired} of them expired)") };
+        let result = counted(findings);
         self.line(&format!(
-            "verified {events} events in {batches} batches of {collectors} collectors: {result}"
+            "verified {events} events in {batches} batches{expired} of {collectors} collectors: {result}"
         ));
     }
 
@@ -148,6 +227,14 @@ impl<W: Write> Output<W> {
             let out = &mut self.out;
             self.failed = self.progress.suspend(|| writeln!(out, "{line}").and_then(|()| out.flush()));
         }
+    }
+}
+
+fn counted(findings: u64) -> String {
+    match findings {
+        0 => "clean".to_owned(),
+        1 => "1 finding".to_owned(),
+        _ => format!("{findings} findings"),
     }
 }
 

@@ -6,5 +6,4 @@ mod capture;
 mod client;
 mod offsets;
 mod overlay;
-mod trial;
 mod watched;

@@ -1,4 +1,4 @@
-//! A collector's Ed25519 key (RFC 8032).
+//! An Ed25519 key (RFC 8032), of a collector or of a service.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ pub enum KeyError {
     #[error(transparent)]
     File(#[from] whence_service::secret::SecretError),
     #[error(
-        "{path} holds no signing key; it is 64 hexadecimal digits. Without it this collector must enrol anew"
+        "{path} holds no signing key; it is 64 hexadecimal digits. Whoever lost it must be made known anew"
     )]
     Malformed { path: PathBuf },
 }
@@ -63,6 +63,13 @@ impl PublicKey {
         ed25519_dalek::VerifyingKey::from_bytes(bytes).ok().map(Self)
     }
 
+    /// The key spelled in 64 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text.trim(), &mut bytes).ok()?;
+        Self::from_bytes(&bytes)
+    }
+
     pub fn to_bytes(self) -> [u8; 32] {
         self.0.to_bytes()
     }
@@ -70,5 +77,19 @@ impl PublicKey {
     /// Whether this key's owner signed `hash`. Refuses the malleable forms that plain verification lets through.
     pub fn verify(&self, hash: &Hash, signature: &Signature) -> bool {
         self.0.verify_strict(hash, &ed25519_dalek::Signature::from_bytes(signature)).is_ok()
+    }
+}
+
+/// Tells whose it is, never what it is.
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SigningKey(of {})", self.public())
+    }
+}
+
+/// In hexadecimal digits.
+impl std::fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex::encode(self.to_bytes()))
     }
 }

@@ -11,11 +11,17 @@
 //! `H(context, data)` is BLAKE3 in its key derivation mode. The canonical encoding is in [`canonical`].
 
 pub mod canonical;
+mod expiry;
 mod key;
+mod tree;
 
+pub use expiry::{Expired, Expiry};
 pub use key::{KeyError, PublicKey, Signature, SigningKey};
+pub use tree::{MAX_HASHES, RowTree};
 
-use canonical::Encoder;
+use std::cell::RefCell;
+
+use canonical::{Encoder, EventFields};
 use whence_model::{CollectorId, Coverage, Event, Sequence, Timestamp};
 
 /// A BLAKE3 hash.
@@ -58,9 +64,20 @@ impl Manifest {
 
 /// The hash of an event.
 pub fn event_hash(event: &Event) -> Hash {
-    let mut encoder = Encoder::new("whence 2026-11-23 event v1");
-    canonical::event(&mut encoder, event);
-    encoder.finish()
+    event_fields_hash(&event.into())
+}
+
+/// The same of an event that is no [`Event`].
+pub fn event_fields_hash<T: AsRef<str>>(event: &EventFields<'_, T>) -> Hash {
+    thread_local! {
+        /// One for all: a chain has very many events.
+        static ENCODER: RefCell<Encoder> = RefCell::new(Encoder::new("whence 2026-11-23 event v1"));
+    }
+    ENCODER.with_borrow_mut(|encoder| {
+        encoder.restart();
+        canonical::event(encoder, event);
+        encoder.finish()
+    })
 }
 
 /// The hash of a coverage span.
@@ -83,6 +100,13 @@ pub fn content_hash<'a>(
     for hash in coverage {
         encoder.hash(hash);
     }
+    encoder.finish()
+}
+
+/// The hash of a document that is signed as it is, byte by byte.
+pub fn document_hash(document: &str) -> Hash {
+    let mut encoder = Encoder::new("whence 2026-11-25 document v1");
+    encoder.bytes(document.as_bytes());
     encoder.finish()
 }
 

@@ -35,6 +35,8 @@ pub const ACCOUNTS: &[Account] = &[
             "GRANT INSERT ON whence.people",
             "GRANT INSERT ON whence.credentials",
             "GRANT INSERT ON whence.audit_reads",
+            "GRANT INSERT ON whence.exports",
+            "GRANT INSERT ON whence.service_keys",
         ],
         profile: "default",
     },

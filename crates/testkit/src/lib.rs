@@ -1,10 +1,12 @@
 //! What the tests of several crates need: real servers, a database per test.
 
+mod bucket;
 pub mod clickhouse;
 pub mod database;
 mod npm;
 pub mod sender;
 
+pub use bucket::MockS3;
 pub use clickhouse::{TestDatabase, clickhouse};
 pub use database::{DatabaseServer, MariaDb, MySql56, Via};
 pub use sender::{Sender, SignedBatch};

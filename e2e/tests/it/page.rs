@@ -1,7 +1,10 @@
 //! A compliance officer's way through the pages, in a real browser.
 
+use std::process::Command;
+
 use fantoccini::Locator;
-use whence_e2e::{Browser, Whence, eventually};
+use whence_e2e::whence::program;
+use whence_e2e::{Api, Browser, Whence, eventually};
 use whence_testkit::{MariaDb, Via};
 
 use crate::database::{grant, prepare, run};
@@ -64,14 +67,22 @@ async fn a_person_signs_in_searches_looks_closer_and_exports() {
     assert_ne!(browser.page.title().await.unwrap(), "owned");
     assert!(browser.page.find_all(Locator::Css("img[src='x']")).await.unwrap().is_empty());
 
-    // The export is a file with the same rows, harmless in a spreadsheet.
+    // The export is an archive with the same rows, harmless in a spreadsheet, and a manifest that anybody can check.
     browser.click("a[href^='/export.csv']").await.unwrap();
-    let csv = eventually("the export is a file", || async {
+    let archive = eventually("the export is a file", || async {
         let files = std::fs::read_dir(browser.downloads())?.filter_map(Result::ok).map(|entry| entry.path());
-        let mut csv = files.filter(|path| path.extension().is_some_and(|extension| extension == "csv"));
-        Ok(csv.next().map(std::fs::read_to_string).transpose()?)
+        let mut archives = files.filter(|path| path.extension().is_some_and(|extension| extension == "zip"));
+        Ok(archives.next())
     })
     .await;
+    let keys = Api::new(&whence).unwrap().get("/api/v1/keys", &[]).await.unwrap();
+    let key = keys["keys"][0]["public_key"].as_str().unwrap();
+    let verify =
+        Command::new(program().unwrap()).arg("verify").arg(&archive).args(["--key", key]).output().unwrap();
+    let told = String::from_utf8_lossy(&[verify.stdout, verify.stderr].concat()).into_owned();
+    assert!(verify.status.success() && told.contains("verified 1 rows of "), "{told}");
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(archive).unwrap()).unwrap();
+    let csv = std::io::read_to_string(archive.by_index(0).unwrap()).unwrap();
     assert_eq!(csv.lines().count(), 2, "{csv}");
     assert!(csv.starts_with("event_id,"), "{csv}");
     assert!(csv.contains(&format!("'{HOSTILE_USER}")), "{csv}");

@@ -13,6 +13,7 @@ use whence_store::read::{InstanceCoverage, Window};
 use whence_store::row::{EventRow, EventView};
 
 use crate::audit::Action;
+use crate::keys;
 use crate::people::Role;
 use crate::problem::Problem;
 use crate::query::{FILTER_NAMES, FieldProblem, Query, Search};
@@ -152,6 +153,26 @@ pub async fn report(visitor: Visitor, RawQuery(raw): RawQuery) -> Result<Json<Va
         "cut_off": report.cut_off,
         "coverage": json_of(&coverage)?,
     })))
+}
+
+/// The keys that manifests of exports are signed with.
+pub async fn keys(visitor: Visitor) -> Result<Json<Value>, Problem> {
+    let own = keys::known(&visitor.web, &visitor.asker).await?.to_bytes();
+    let work = async {
+        let keys = visitor.web.store.service_keys().await?;
+        let rows = keys.len() as u64;
+        Ok((keys, rows))
+    };
+    let keys = visitor.read(Action::ApiKeys, "", work).await?;
+    let keys = keys.iter().map(|key| {
+        json!({
+            "public_key": hex::encode(key.public_key),
+            "host": key.host,
+            "first_used_at": key.first_used_at,
+            "own": key.public_key == own,
+        })
+    });
+    Ok(Json(json!({ "keys": keys.collect::<Vec<Value>>() })))
 }
 
 pub async fn coverage(visitor: Visitor, RawQuery(raw): RawQuery) -> Result<Json<Value>, Problem> {

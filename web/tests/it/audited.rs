@@ -26,6 +26,7 @@ async fn every_read_is_written_down() {
         format!("/api/v1/report?{HOUR}"),
         format!("/api/v1/coverage?{HOUR}"),
         "/api/v1/instances".into(),
+        "/api/v1/keys".into(),
     ] {
         assert_eq!(service.get(&cookie, &address).await.status, StatusCode::OK, "{address}");
     }
@@ -46,12 +47,29 @@ async fn every_read_is_written_down() {
         "api_report",
         "api_coverage",
         "api_instances",
+        "signing_key",
+        "api_keys",
     ];
     assert_eq!(actions, expected);
     assert_eq!(reads[1].rows, Some(1));
     assert!(reads[1].query.contains("user=shop_app"));
     let page = service.get(&cookie, "/reads").await;
     assert_eq!(page.texts("td[data-label=Action]").last().unwrap(), "sign in");
+}
+
+#[tokio::test]
+async fn a_refused_token_is_written_down_and_cannot_fill_the_store() {
+    let service = Service::new("web_refused", &[], &[]).await;
+    for _ in 0..9 {
+        let headers = [("authorization", "Bearer whence_wrong")];
+        let answer = service.call(Method::GET, "/api/v1/events", &headers).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    }
+    let reads = service.reads().await;
+    let told: Vec<_> = reads.iter().map(|read| (read.action.as_str(), read.query.as_str())).collect();
+    let refused = ["refused=1", "refused=2", "refused=4", "refused=8"];
+    assert_eq!(told, refused.map(|query| ("token_refused", query)));
+    assert!(!reads.iter().any(|read| read.query.contains("whence_wrong")));
 }
 
 #[tokio::test]

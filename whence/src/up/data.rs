@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use nix::fcntl::{Flock, FlockArg};
 use rand::RngCore;
 use uuid::Uuid;
+use whence_chain::SigningKey;
 
 /// The paths in the data directory.
 pub struct DataDirectory {
@@ -47,6 +48,13 @@ impl DataDirectory {
         if !path.exists() {
             whence_service::secret::write(&path, &random_text())?;
         }
+        Ok(path)
+    }
+
+    /// Path of the key that signs exports and declares what expired, made at the first call.
+    pub fn service_key(&self) -> anyhow::Result<PathBuf> {
+        let path = self.path("secrets").join("service-key");
+        SigningKey::load_or_create(&path)?;
         Ok(path)
     }
 

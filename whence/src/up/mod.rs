@@ -41,6 +41,8 @@ pub struct Settings {
     /// Also start a throwaway MariaDB on loopback with accounts and live traffic, to see Whence work.
     #[arg(long)]
     demo: bool,
+    #[command(flatten)]
+    keep: Keep,
     /// Use this ClickHouse instead of the embedded one, e.g. `http://127.0.0.1:8123`.
     #[arg(long, env = "WHENCE_CLICKHOUSE_URL", value_name = "URL")]
     clickhouse_url: Option<String>,
@@ -53,6 +55,18 @@ pub struct Settings {
     /// Database in that ClickHouse.
     #[arg(long, env = "WHENCE_CLICKHOUSE_DATABASE", value_name = "NAME", default_value = "whence")]
     clickhouse_database: String,
+}
+
+/// What is kept, and where.
+#[derive(Args)]
+struct Keep {
+    /// Where the daily heads of the chains are kept: a file, or `s3://BUCKET/PREFIX` (see `whence heads`). By default
+    /// heads.ndjson in the data directory; a place that ClickHouse's owner cannot write to proves more.
+    #[arg(long = "heads-to", env = "WHENCE_HEADS", value_name = "FILE|s3://…")]
+    heads: Option<String>,
+    /// Keep events for so many days (see `whence retention`). By default for ever.
+    #[arg(long = "keep-days", env = "WHENCE_KEEP_DAYS", value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..))]
+    days: Option<u32>,
 }
 
 /// ClickHouse as each part reaches it.
@@ -108,7 +122,7 @@ async fn with_database(
     let (engine, databases) = database?;
     let mut running = Vec::new();
     let result = tokio::select! {
-        result = serve(data, listen, demo, &databases, &mut running, shutdown) => result,
+        result = serve(data, listen, demo, &databases, &settings.keep, &mut running, shutdown) => result,
         () = shutdown.cancelled() => Ok(()),
     };
     if shutdown.is_cancelled() {
@@ -130,13 +144,14 @@ async fn serve(
     listen: SocketAddr,
     demo: Option<&Demo>,
     databases: &Databases,
+    keep: &Keep,
     running: &mut Vec<Supervised>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let store = databases.migrate.store()?;
     store.migrate().await.context("cannot prepare the ClickHouse schema")?;
     make_admin(&store, data).await?;
-    let captures = parts::start(data, listen, databases, running)?;
+    let captures = parts::start(data, listen, databases, keep, running)?;
     parts::wait_until_ready(listen, READY_DEADLINE).await?;
     let mut announcer = Announcer::new(&data.path("run/collector.json"));
     if captures {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::Databases;
 use super::data::DataDirectory;
 use super::supervise::{Part, Supervised};
+use super::{Databases, Keep};
 use crate::database::ClickHouse;
 
 const POLL: Duration = Duration::from_millis(50);
@@ -44,6 +44,7 @@ pub fn start(
     data: &DataDirectory,
     listen: SocketAddr,
     databases: &Databases,
+    keep: &Keep,
     running: &mut Vec<Supervised>,
 ) -> anyhow::Result<bool> {
     let part = |name: &'static str, arguments: Vec<String>| Part {
@@ -74,9 +75,22 @@ pub fn start(
     let mut arguments = vec![format!("--listen=127.0.0.1:{ingest_port}"), flag("enroll-token-file", &token)];
     arguments.extend(clickhouse(&databases.ingest));
     running.push(Supervised::start(part("ingest", arguments)));
-    let mut arguments = vec![format!("--listen={listen}")];
+    let key = flag("service-key-file", &data.service_key()?);
+    let mut arguments = vec![format!("--listen={listen}"), key.clone()];
     arguments.extend(clickhouse(&databases.web));
     running.push(Supervised::start(part("web", arguments)));
+    let mut arguments = vec!["--daily".into(), key.clone()];
+    arguments.push(match &keep.heads {
+        Some(target) => format!("--to={target}"),
+        None => flag("to", &data.path("heads.ndjson")),
+    });
+    arguments.extend(clickhouse(&databases.web));
+    running.push(Supervised::start(part("heads", arguments)));
+    if let Some(days) = keep.days {
+        let mut arguments = vec!["--daily".into(), key, format!("--days={days}")];
+        arguments.extend(clickhouse(&databases.migrate));
+        running.push(Supervised::start(part("retention", arguments)));
+    }
     Ok(captures)
 }
 

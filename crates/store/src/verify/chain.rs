@@ -5,15 +5,17 @@ use std::collections::{HashMap, VecDeque};
 use clickhouse::Row;
 use serde::Deserialize;
 use uuid::Uuid;
-use whence_chain::PublicKey;
+use whence_chain::{Expired, PublicKey};
 use whence_model::{BatchId, CollectorId, Timestamp};
 
 use super::contents::Contents;
+use super::event::Judged;
+use super::expired::Expiries;
 use super::link::Links;
 use super::manifest::Sealed;
-use super::rows::{Rows, stream};
+use super::rows::{Rows, judged, stream};
 use super::{Chain, Finding, Kind, Report, Scope, Step};
-use crate::row::{BatchRow, CoverageRow, EventRow};
+use crate::row::{BatchRow, CoverageRow};
 use crate::{Store, StoreError};
 
 /// Rows of batches that are asked for at once.
@@ -113,7 +115,7 @@ pub async fn plan(store: &Store, scope: &Scope) -> Result<Vec<Plan>, StoreError>
 /// Some batches that are looked at together, whose rows are on their way.
 struct Portion {
     batches: Vec<Sealed>,
-    events: Rows<EventRow>,
+    events: Rows<Judged>,
     coverage: Rows<CoverageRow>,
 }
 
@@ -121,15 +123,18 @@ struct Portion {
 pub async fn walk<F: FnMut(Step)>(
     store: &Store,
     plan: &Plan,
+    service_keys: &[PublicKey],
     report: &mut Report<F>,
 ) -> Result<(), StoreError> {
+    let expiries = Expiries::load(store, plan.collector, service_keys, report).await?;
     let stored_key = store.collector(plan.collector).await?.map(|known| known.public_key);
     let key = stored_key.and_then(|key| PublicKey::from_bytes(&key));
     let mut walk = Walk {
         store,
         plan: *plan,
         key,
-        links: Links::new(plan.collector, plan.before.is_none()),
+        links: Links::new(plan.collector, plan.before.is_none(), expiries.end()),
+        expiries,
         waiting: VecDeque::new(),
         next: Some(plan.before.unwrap_or(plan.first)),
         head: None,
@@ -162,6 +167,7 @@ struct Walk<'a> {
     plan: Plan,
     key: Option<PublicKey>,
     links: Links,
+    expiries: Expiries,
     /// Batches whose rows in `batches` have been read.
     waiting: VecDeque<Sealed>,
     /// The number from which on they are to be read; none when all have been.
@@ -211,7 +217,7 @@ impl Walk<'_> {
     }
 
     /// Asks for the rows of `batches`, but for those that cannot be read.
-    fn ask(&self, batches: &[Sealed], without: &[Uuid]) -> (Rows<EventRow>, Rows<CoverageRow>) {
+    fn ask(&self, batches: &[Sealed], without: &[Uuid]) -> (Rows<Judged>, Rows<CoverageRow>) {
         let inside = batches.iter().filter(|batch| self.is_inside(batch));
         let collector = self.plan.collector;
         let ids = inside.map(|batch| BatchId::derive(collector, batch.row.number).0);
@@ -227,7 +233,7 @@ impl Walk<'_> {
         let query = self.store.ask_to_verify(sql).param("collector", collector.to_string());
         let query = query.param("first", first.unwrap_or_default().0);
         let query = query.param("last", last.unwrap_or(Timestamp(-1)).0).param("ids", &ids);
-        let events = stream(query);
+        let events = judged(query);
         let sql = "SELECT ?fields FROM coverage
             WHERE collector_id = {collector:UUID} AND batch_id IN {ids:Array(UUID)}
             ORDER BY batch_id, position, received_at";
@@ -267,8 +273,7 @@ impl Walk<'_> {
         for mut contents in looked {
             let is_inside = self.is_inside(&contents.sealed);
             if is_inside {
-                contents.finish();
-                report.summary.batches += 1;
+                self.finish(&mut contents, report);
             }
             self.links.follow(&mut contents.sealed);
             self.head = Some((contents.sealed.row.number, contents.sealed.row.batch_hash))
@@ -293,6 +298,21 @@ impl Walk<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Judges a batch as a whole, now that all of its rows have come.
+    fn finish<F: FnMut(Step)>(&self, contents: &mut Contents, report: &mut Report<F>) {
+        report.summary.batches += 1;
+        let number = contents.sealed.row.number;
+        self.expiries.compare(&mut contents.sealed);
+        if contents.is_empty() && self.expiries.of(Expired::Contents, number).is_some() {
+            report.summary.expired += 1;
+            return;
+        }
+        contents.finish();
+        if self.expiries.is_removing(number, Timestamp::now()) {
+            contents.excuse_missing();
+        }
     }
 
     /// The batches that hold bytes that are not UTF-8, each with the first event that does.
@@ -336,7 +356,7 @@ struct Unreadable {
 async fn read(
     batches: &[Sealed],
     unreadable: &[Unreadable],
-    mut events: Rows<EventRow>,
+    mut events: Rows<Judged>,
     mut coverage: Rows<CoverageRow>,
     rows: &mut u64,
 ) -> Result<Vec<Contents>, StoreError> {

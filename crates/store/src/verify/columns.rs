@@ -1,20 +1,17 @@
 //! The columns of an event that are not in its hash: each follows from one that is, or must be empty.
 
-use whence_model::{BatchId, CollectorId, Command, EventId};
+use whence_model::{CollectorId, Command, EventId};
 
-use crate::row::EventRow;
+use super::event::StoredEvent;
 
 /// What a column must be and what it is, for the first that is wrong. The hash does not hold these; what it holds
 /// of a column that may be set is compared by the hash itself.
-pub fn check(row: &EventRow, batch: BatchId) -> Option<(String, String)> {
+pub fn check(row: &StoredEvent) -> Option<(String, String)> {
     let id = EventId::derive(CollectorId(row.collector_id), row.sequence).0;
     if row.event_id != id {
         return Some((format!("event_id {id}"), row.event_id.to_string()));
     }
-    if row.batch_id != batch.0 {
-        return Some((format!("batch_id {batch}"), row.batch_id.to_string()));
-    }
-    if !is_name(row.command.as_deref(), row.command_code) {
+    if !is_name(row.command, row.command_code) {
         let name = row.command_code.map(|code| Command(code).name());
         return Some((format!("command {name:?}"), format!("{:?}", row.command)));
     }
@@ -29,14 +26,15 @@ fn is_name(name: Option<&str>, code: Option<u32>) -> bool {
     name.is_some_and(|name| known.map_or_else(|| Command(code).name() == name, |known| known == name))
 }
 
-/// The first column that holds a value where [`EventRow::to_event`] takes none, or none where it makes one up.
-fn out_of_place(row: &EventRow) -> Option<&'static str> {
+/// The first column that holds a value where the hash takes none, or none where it makes one up.
+fn out_of_place(row: &StoredEvent) -> Option<&'static str> {
     let has_statement = row.statement_class.is_some();
     let has_sql = row.sql_text.is_some();
-    let is_ok = row.result.as_deref() == Some("ok");
-    let is_error = row.result.as_deref() == Some("error");
+    let is_ok = row.result == Some("ok");
+    let is_error = row.result == Some("error");
     let has_message = row.error_message.is_some();
     let columns = [
+        ("result", is_ok || is_error || matches!(row.result, None | Some("unfinished"))),
         ("sql_text", has_statement || !has_sql),
         ("fingerprint", has_statement || row.fingerprint.is_none()),
         ("tables", has_statement || row.tables.is_empty()),

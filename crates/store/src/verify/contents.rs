@@ -1,13 +1,14 @@
 //! What a batch holds: its events in the order of their sequence numbers, and its coverage spans in theirs.
 
 use chrono::Datelike;
-use whence_chain::{Hash, content_hash, coverage_hash, event_hash};
+use whence_chain::{Hash, content_hash, coverage_hash};
 use whence_model::{BatchId, CollectorId, Coverage, Gap, Timestamp};
 
+use super::event::Judged;
 use super::manifest::Sealed;
-use super::{Finding, Kind, columns};
+use super::{Finding, Kind};
 use crate::StoreError;
-use crate::row::{CoverageRow, EventRow};
+use crate::row::CoverageRow;
 
 /// The contents of one batch, looked at as they come in.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct Contents {
     /// When the span at hand was written, newest, and those before it.
     span_received: Option<Timestamp>,
     spans_received: Option<Timestamp>,
+    /// Whether no row of it came.
+    is_empty: bool,
 }
 
 /// Year and month: events are partitioned by it.
@@ -51,11 +54,13 @@ impl Contents {
             span: None,
             span_received: None,
             spans_received: None,
+            is_empty: true,
         }
     }
 
     /// Takes the next row of the batch by sequence number.
-    pub fn event(&mut self, row: EventRow) {
+    pub fn event(&mut self, row: Judged) {
+        self.is_empty = false;
         if self.sealed.finding.is_some() {
             return;
         }
@@ -65,7 +70,7 @@ impl Contents {
         }
     }
 
-    fn check_event(&mut self, row: EventRow) -> Option<(Kind, String, String)> {
+    fn check_event(&mut self, row: Judged) -> Option<(Kind, String, String)> {
         let (first, next) = (self.sealed.row.first_sequence, self.sealed.next_sequence());
         if row.sequence < first || row.sequence >= next {
             let expected = format!("events {first} to {}", next.saturating_sub(1));
@@ -79,20 +84,9 @@ impl Contents {
             return Some((Kind::EventMissing, format!("event {expected}"), found));
         }
         self.next_sequence += 1;
-        let column = columns::check(&row, self.id);
-        let (stored, at, received_at) = (row.event_hash, row.started_at, row.received_at);
-        let event = match row.into_event() {
-            Ok(event) => event,
-            Err(error) => return Some(unreadable(&error)),
-        };
-        let hash = event_hash(&event);
-        if hash != stored {
-            let (stored, found) = (hex::encode(stored), hex::encode(hash));
-            let expected = format!("a row that makes event_hash {stored}");
-            return Some((Kind::EventChanged, expected, format!("one that makes {found}")));
-        }
-        if let Some((expected, found)) = column {
-            return Some((Kind::ColumnChanged, expected, found));
+        let Judged { sequence, started_at: at, received_at, hash, gap, wrong, .. } = row;
+        if let Some(wrong) = wrong {
+            return Some(*wrong);
         }
         let month = month(at);
         match self.events_received.iter().find(|(known, _)| *known == month) {
@@ -105,13 +99,14 @@ impl Contents {
         }
         let (earliest, latest) = self.times.unwrap_or((at, at));
         self.times = Some((earliest.min(at), latest.max(at)));
-        self.gaps.extend(event.gap.map(|gap| (event.sequence, gap)));
+        self.gaps.extend(gap.map(|gap| (sequence, gap)));
         self.event_hashes.push(hash);
         None
     }
 
     /// Takes the next row of the batch by position.
     pub fn coverage(&mut self, row: CoverageRow) {
+        self.is_empty = false;
         if self.sealed.finding.is_some() {
             return;
         }
@@ -224,7 +219,22 @@ impl Contents {
 
     /// The batch's finding, or that a stored text cannot even be read.
     pub fn mark_unreadable(&mut self, sequence: Option<u64>) {
+        self.is_empty = false;
         self.sealed.find(Kind::Unreadable, sequence, "UTF-8".into(), "other bytes".into());
+    }
+
+    /// Whether nothing of what it holds is there.
+    pub fn is_empty(&self) -> bool {
+        self.is_empty
+    }
+
+    /// Makes of rows that are missing, which are being removed, no finding.
+    pub fn excuse_missing(&mut self) {
+        let missing = [Kind::EventMissing, Kind::CoverageMissing];
+        if let Some(finding) = self.sealed.finding.as_mut().filter(|finding| missing.contains(&finding.kind))
+        {
+            finding.kind = Kind::Unfinished;
+        }
     }
 
     pub fn finding(&self) -> Option<&Finding> {

@@ -53,12 +53,22 @@ kinds! {
     BrokenLink = "broken_link", tampering;
     /// Batches are missing, and nothing that was signed after them says why.
     BatchesMissing = "batches_missing", tampering;
+    /// A batch that was there once is gone; its head was kept outside.
+    HeadMissing = "head_missing", tampering;
+    /// Another batch is in the place of one that was there once.
+    HeadChanged = "head_changed", tampering;
+    /// A collector has another key than it had once.
+    KeyChanged = "key_changed", tampering;
+    /// A declaration that something expired was signed by no known service, or does not fit what is there.
+    ExpiryForged = "expiry_forged", tampering;
     /// A stored value is none that Whence writes.
     Unreadable = "unreadable", tampering;
     /// `seen = stored + filtered + lost` does not hold.
     Unaccounted = "unaccounted", tampering;
     /// Batches are missing; their collector signed afterwards that it lost them.
     BatchesLost = "batches_lost", notice;
+    /// Retention removed something, and a service signed that.
+    Expired = "expired", notice;
     /// Events that were seen to happen and could not be recorded.
     EventsLost = "events_lost", notice;
     /// A time in which no collector watched a server.

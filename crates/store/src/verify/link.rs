@@ -9,12 +9,12 @@ use super::manifest::Sealed;
 use super::{Finding, Kind};
 
 /// The end of what was walked so far.
-#[derive(Debug)]
-struct End {
-    number: u64,
-    next_sequence: u64,
+#[derive(Clone, Debug)]
+pub struct End {
+    pub number: u64,
+    pub next_sequence: u64,
     /// The hash as stored and as computed. Where they differ, that batch has its finding already.
-    hashes: [Hash; 2],
+    pub hashes: [Hash; 2],
 }
 
 /// Batches that are not there.
@@ -43,21 +43,33 @@ pub struct Links {
     end: Option<End>,
     /// Whether the first batch that comes is the first of all.
     from_start: bool,
+    /// The last batch that retention may have removed.
+    expired: Option<End>,
     holes: VecDeque<Hole>,
 }
 
 impl Links {
-    /// `from_start`: the chain is walked from batch 1.
-    pub fn new(collector: CollectorId, from_start: bool) -> Self {
-        Self { collector, end: None, from_start, holes: VecDeque::new() }
+    /// `from_start`: the chain is walked from batch 1, or from what is left behind `expired`.
+    pub fn new(collector: CollectorId, from_start: bool, expired: Option<End>) -> Self {
+        Self { collector, end: None, from_start, expired, holes: VecDeque::new() }
+    }
+
+    /// What the batch of this number must hang on; none when that cannot be known.
+    fn before(&mut self, number: u64) -> Option<End> {
+        let start = End { number: 0, next_sequence: 1, hashes: [NO_BATCH; 2] };
+        let before = self.end.take().or_else(|| self.from_start.then_some(start));
+        let Some(expired) = &self.expired else { return before };
+        if number <= expired.number {
+            // One that was to be removed, and is still there.
+            return before.filter(|before| before.number.saturating_add(1) == number);
+        }
+        before.map(|before| if before.number < expired.number { expired.clone() } else { before })
     }
 
     /// Takes the next batch, and notes in it when it does not follow.
     pub fn follow(&mut self, batch: &mut Sealed) {
         let (number, first) = (batch.row.number, batch.row.first_sequence);
-        let start = End { number: 0, next_sequence: 1, hashes: [NO_BATCH; 2] };
-        let before = self.end.take().or_else(|| self.from_start.then_some(start));
-        if let Some(before) = before {
+        if let Some(before) = self.before(number) {
             if before.number.saturating_add(1) < number {
                 let events = first.saturating_sub(before.next_sequence);
                 let (first, last) = (before.number + 1, number - 1);

@@ -11,6 +11,8 @@
 //! | the columns of a batch | `batch_hash`, the first and last event |
 //! | `batch_hash` | the signature, by the first key that the collector enrolled |
 //! | number, first sequence number, `previous_hash` | the batch before |
+//! | what is missing at the beginning of a chain | a declaration of retention, signed by a service |
+//! | heads that were kept outside | the batches of those numbers |
 //! | all rows of `events` and `coverage` | the batch that each names: a row of no batch was inserted |
 //!
 //! A batch has one finding at most: the first.
@@ -18,16 +20,20 @@
 mod chain;
 mod columns;
 mod contents;
+mod event;
+mod expired;
 mod finding;
 mod link;
 mod manifest;
+mod outside;
 mod rows;
 mod strays;
 mod unwatched;
 
 pub use finding::{Finding, Kind};
+pub use outside::{KnownHead, Outside};
 
-use whence_chain::Hash;
+use whence_chain::{Hash, PublicKey};
 use whence_model::{CollectorId, InstanceId, Timestamp};
 
 use crate::read::Window;
@@ -74,6 +80,8 @@ pub struct Chain {
 pub struct Summary {
     pub events: u64,
     pub batches: u64,
+    /// Batches of these whose contents were removed by retention: their links and signatures were verified.
+    pub expired: u64,
     pub collectors: u64,
     /// Findings that say that the record is not what was signed.
     pub findings: u64,
@@ -110,17 +118,54 @@ impl Store {
     ///
     /// When ClickHouse cannot be asked. What is wrong with the record is no error but a finding.
     pub async fn verify(&self, scope: &Scope, sink: impl FnMut(Step)) -> Result<Summary, StoreError> {
+        self.verify_against(scope, &Outside::default(), sink).await
+    }
+
+    /// The same, with what is known outside of ClickHouse.
+    pub async fn verify_against(
+        &self,
+        scope: &Scope,
+        outside: &Outside,
+        sink: impl FnMut(Step),
+    ) -> Result<Summary, StoreError> {
         let now = Timestamp::now();
         let mut report = Report { sink, summary: Summary::default() };
+        let keys = self.service_keys_known(outside).await?;
         let plans = chain::plan(self, scope).await?;
         (report.sink)(Step::Planned { events: plans.iter().map(|plan| plan.events).sum() });
         for plan in &plans {
-            chain::walk(self, plan, &mut report).await?;
+            chain::walk(self, plan, &keys, &mut report).await?;
         }
         let collectors: Vec<CollectorId> = plans.iter().map(|plan| plan.collector).collect();
+        let is_whole = scope.collector.is_none() && scope.instance.is_none();
+        let is_meant = |id| is_whole || scope.collector == Some(id) || collectors.contains(&id);
+        outside::heads(self, outside, &keys, is_meant, &mut report).await?;
+        if *scope == Scope::default() {
+            expired::Expiries::orphans(self, &collectors, &mut report).await?;
+        }
         strays::events(self, scope, &collectors, now, &mut report).await?;
         strays::coverage(self, scope, &collectors, now, &mut report).await?;
         unwatched::spans(self, scope, now, &mut report).await?;
         Ok(report.summary)
+    }
+
+    /// Looks only whether the heads that are known outside of ClickHouse are in the chains.
+    pub async fn verify_heads(
+        &self,
+        outside: &Outside,
+        sink: impl FnMut(Step),
+    ) -> Result<Summary, StoreError> {
+        let mut report = Report { sink, summary: Summary::default() };
+        let keys = self.service_keys_known(outside).await?;
+        outside::heads(self, outside, &keys, |_| true, &mut report).await?;
+        Ok(report.summary)
+    }
+
+    async fn service_keys_known(&self, outside: &Outside) -> Result<Vec<PublicKey>, StoreError> {
+        if !outside.service_keys.is_empty() {
+            return Ok(outside.service_keys.clone());
+        }
+        let rows = self.service_keys().await?;
+        Ok(rows.iter().filter_map(|row| PublicKey::from_bytes(&row.public_key)).collect())
     }
 }

@@ -4,6 +4,7 @@ use clickhouse::query::Query;
 use clickhouse::{RowOwned, RowRead};
 use tokio::sync::mpsc;
 
+use super::event::{Judged, StoredEvent};
 use crate::{Store, StoreError};
 
 /// Rows that are handed over at once.
@@ -16,7 +17,7 @@ pub type Rows<R> = mpsc::Receiver<Result<Vec<R>, StoreError>>;
 
 impl Store {
     /// A question of verification: it may take as long as it needs, but not much memory.
-    pub(super) fn ask_to_verify(&self, sql: &str) -> Query {
+    pub(crate) fn ask_to_verify(&self, sql: &str) -> Query {
         // The columns are those of the migrations; checking their types row by row would cost a third of the time.
         self.client()
             .clone()
@@ -40,6 +41,38 @@ pub fn stream<R: RowOwned + RowRead + Send + 'static>(query: Query) -> Rows<R> {
         }
     });
     receiver
+}
+
+/// The same of events, of which only what was found out about each is handed on.
+pub fn judged(query: Query) -> Rows<Judged> {
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    tokio::spawn(async move {
+        if let Err(error) = judge(query, &sender).await {
+            let _ = sender.send(Err(error)).await;
+        }
+    });
+    receiver
+}
+
+async fn judge(
+    query: Query,
+    sender: &mpsc::Sender<Result<Vec<Judged>, StoreError>>,
+) -> Result<(), StoreError> {
+    let mut cursor = query.fetch::<StoredEvent<'_>>()?;
+    let mut rows = Vec::with_capacity(ROWS);
+    while let Some(row) = cursor.next().await? {
+        rows.push(row.judge());
+        if rows.len() == ROWS {
+            let full = std::mem::replace(&mut rows, Vec::with_capacity(ROWS));
+            if sender.send(Ok(full)).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    if !rows.is_empty() {
+        let _ = sender.send(Ok(rows)).await;
+    }
+    Ok(())
 }
 
 async fn read<R: RowOwned + RowRead>(

@@ -4,9 +4,11 @@
 
 mod crash;
 mod events;
+mod heads;
 mod migrate;
 mod people;
 mod read;
+mod retention;
 mod tamper;
 mod verify;
 mod write;

@@ -7,11 +7,15 @@ use std::collections::HashSet;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
+use whence_chain::SigningKey;
 use whence_model::BatchId;
 use whence_store::row::{BatchRow, EventRow};
+use whence_store::verify::{Outside, Scope};
 use whence_testkit::Sender;
 
-use crate::verify::{Audit, BATCHES, EVENTS, copy, delete, update};
+use crate::heads::{outside, rewrite};
+use crate::retention::{retention, write_months};
+use crate::verify::{Audit, BATCHES, EVENTS, copy, delete, update, verify_against};
 
 /// Rounds without [`ROUNDS_VARIABLE`].
 const ROUNDS: u32 = 40;
@@ -90,7 +94,7 @@ const BATCH_COLUMNS: &[&str] = &[
     "last_started_at = first_started_at",
     "sealed_at = sealed_at + toIntervalNanosecond(1)",
     "content_hash = reverse(content_hash)",
-    "previous_hash = reverse(previous_hash)",
+    "previous_hash = content_hash",
     "signature = reverse(signature)",
 ];
 
@@ -137,6 +141,25 @@ const COVERAGE_KEYS: &[&str] = &[
     "received_at + toIntervalSecond(1) AS received_at",
 ];
 
+const EXPIRY_COLUMNS: &[&str] = &[
+    "events = events + 1",
+    "last_sequence = last_sequence + 1",
+    "head = reverse(head)",
+    "before = before + toIntervalDay(1)",
+    "reason = 'because'",
+    "declared_at = now64(9)",
+    "public_key = reverse(public_key)",
+    "signature = reverse(signature)",
+];
+
+const EXPIRY_KEYS: &[&str] = &[
+    "generateUUIDv4() AS collector_id",
+    "if(what = 'contents', 'batches', 'contents') AS what",
+    "first_batch - 1 AS first_batch",
+    "last_batch + 1 AS last_batch",
+    "last_batch - 1 AS last_batch",
+];
+
 /// Somewhere in the audit.
 struct Target<'a> {
     sender: &'a Sender,
@@ -144,17 +167,20 @@ struct Target<'a> {
     batch_id: BatchId,
     batch: String,
     contents: String,
+    /// Of the batch's first event, and of the one chosen.
+    first_sequence: u64,
+    sequence: u64,
     event: String,
     span: String,
 }
 
 impl<'a> Target<'a> {
-    /// A batch that is not the newest of its collector: cutting that off can be seen only by who kept its hash.
     fn choose(audit: &'a Audit, random: &mut StdRng) -> Self {
         let sender = &audit.senders[random.gen_range(0..audit.senders.len())];
-        let number = random.gen_range(1..BATCHES);
+        let number = random.gen_range(1..=BATCHES);
         let batch_id = BatchId::derive(sender.id, number);
-        let sequence = (number - 1) * EVENTS + random.gen_range(1..=EVENTS);
+        let first_sequence = (number - 1) * EVENTS + 1;
+        let sequence = first_sequence + random.gen_range(0..EVENTS);
         let collector = format!("collector_id = '{}'", sender.id);
         Self {
             sender,
@@ -162,6 +188,8 @@ impl<'a> Target<'a> {
             batch_id,
             batch: format!("{collector} AND number = {number}"),
             contents: format!("batch_id = '{batch_id}'"),
+            first_sequence,
+            sequence,
             event: format!("{collector} AND sequence = {sequence}"),
             span: format!("batch_id = '{batch_id}' AND position = {}", random.gen_range(0..2)),
         }
@@ -173,9 +201,12 @@ impl<'a> Target<'a> {
         let (event_column, event_key) = (pick(EVENT_COLUMNS), pick(EVENT_KEYS));
         let (batch_column, batch_key) = (pick(BATCH_COLUMNS), pick(BATCH_KEYS));
         let (span_column, span_key) = (pick(COVERAGE_COLUMNS), pick(COVERAGE_KEYS));
+        let (expiry_column, expiry_key) = (pick(EXPIRY_COLUMNS), pick(EXPIRY_KEYS));
+        // One of the collector of which a part has expired.
+        let expiry = if random.gen_bool(0.5) { "what = 'contents'" } else { "what = 'batches'" };
         let other = format!("collector_id != '{}'", self.sender.id);
         let own = format!("collector_id = '{}'", self.sender.id);
-        match random.gen_range(0..22) {
+        match random.gen_range(0..27) {
             0..=5 => vec![update("events", event_column, &self.event)],
             6 => vec![delete("events", &self.event), copy("events", event_key, &self.event)],
             7 => vec![copy("events", event_key, &self.event)],
@@ -193,6 +224,32 @@ impl<'a> Target<'a> {
             18 => vec![delete("coverage", &self.span), copy("coverage", span_key, &self.span)],
             19 => vec![copy("coverage", "'elsewhere' AS host", &self.span)],
             20 => vec![delete("coverage", &self.span)],
+            21 => vec![update("expiries", expiry_column, expiry)],
+            22 => vec![delete("expiries", expiry), copy("expiries", expiry_key, expiry)],
+            23 => vec![delete("expiries", expiry)],
+            // More than was declared is gone.
+            24 => vec![delete(
+                "events",
+                "collector_id IN (SELECT collector_id FROM expiries) AND sequence <= 8",
+            )],
+            // Two events change places.
+            25 => {
+                let next = format!(
+                    "collector_id = '{}' AND sequence = {}",
+                    self.sender.id,
+                    self.sequence % EVENTS + self.first_sequence
+                );
+                vec![
+                    delete("events", &self.event),
+                    delete("events", &next),
+                    copy(
+                        "events",
+                        &format!("toUInt64({}) AS sequence", self.sequence % EVENTS + self.first_sequence),
+                        &self.event,
+                    ),
+                    copy("events", &format!("toUInt64({}) AS sequence", self.sequence), &next),
+                ]
+            }
             _ => {
                 let key =
                     format!("(SELECT any(public_key) FROM collectors_kept WHERE {other}) AS public_key");
@@ -223,11 +280,15 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Every column of the three tables is tried, those of later migrations too; but for `received_at` of a batch, which
+/// Every column of the tables is tried, those of later migrations too; but for `received_at` of a batch, which
 /// nothing proves.
 async fn every_column_is_there(audit: &Audit) {
-    let lists = [("events", EVENT_COLUMNS, EVENT_KEYS), ("batches", BATCH_COLUMNS, BATCH_KEYS)];
-    for (table, columns, keys) in [&lists[..], &[("coverage", COVERAGE_COLUMNS, COVERAGE_KEYS)]].concat() {
+    for (table, columns, keys) in [
+        ("events", EVENT_COLUMNS, EVENT_KEYS),
+        ("batches", BATCH_COLUMNS, BATCH_KEYS),
+        ("coverage", COVERAGE_COLUMNS, COVERAGE_KEYS),
+        ("expiries", EXPIRY_COLUMNS, EXPIRY_KEYS),
+    ] {
         let set = columns.iter().filter_map(|column| column.split_once(" = ").map(|(name, _)| name));
         let replaced = keys.iter().filter_map(|key| key.rsplit_once(" AS ").map(|(_, name)| name));
         let tried: HashSet<&str> = set.chain(replaced).collect();
@@ -248,13 +309,24 @@ async fn every_random_change_is_found() {
     let seed = number(SEED_VARIABLE).unwrap_or_else(rand::random);
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let audit = Audit::new("tamper").await;
+    let mut audit = Audit::new("tamper").await;
+    let key = SigningKey::generate();
+    write_months(audit.store()).await;
+    audit.store().retain(retention(&key, 60, 60)).await.unwrap();
+    audit.keep().await;
     every_column_is_there(&audit).await;
+    // What a careful owner keeps elsewhere.
+    let outside = Outside { service_keys: vec![key.public()], ..outside(audit.store()).await };
+    let verify = async || verify_against(audit.store(), Scope::default(), &outside).await;
+    assert_eq!(verify().await.tampering(), []);
     let mut found = 0;
     for round in 1..=rounds {
         let target = Target::choose(&audit, &mut random);
         let done = if random.gen_ratio(1, 10) {
             target.forge(&audit, &mut random).await
+        } else if random.gen_ratio(1, 30) {
+            rewrite(&audit, target.sender).await;
+            format!("rewrote all of {}", target.sender.id)
         } else {
             let statements = target.tamper(&mut random);
             for sql in &statements {
@@ -262,7 +334,7 @@ async fn every_random_change_is_found() {
             }
             statements.join(";\n")
         };
-        if audit.verify().await.summary.findings > 0 {
+        if verify().await.summary.findings > 0 {
             found += 1;
         } else {
             println!("round {round} of seed {seed} was not found:\n{done}");
@@ -271,5 +343,5 @@ async fn every_random_change_is_found() {
     }
     println!("found {found} of {rounds}");
     assert_eq!(found, rounds, "seed {seed}");
-    assert_eq!(audit.verify().await.tampering(), []);
+    assert_eq!(verify().await.tampering(), []);
 }

@@ -6,7 +6,7 @@ use whence_model::{
     BatchId, CollectorId, Coverage, CoverageState, Event, EventKind, Gap, LossReason, Timestamp,
 };
 use whence_store::read::Window;
-use whence_store::verify::{Chain, Finding, Kind, Scope, Step, Summary};
+use whence_store::verify::{Chain, Finding, Kind, Outside, Scope, Step, Summary};
 use whence_store::{ConnectOptions, Store};
 use whence_testkit::{Sender, TestDatabase};
 
@@ -40,15 +40,19 @@ impl Told {
         findings.map(|finding| (finding.kind, finding.batch, finding.sequence)).collect()
     }
 
-    fn notices(&self, kind: Kind) -> usize {
+    pub fn notices(&self, kind: Kind) -> usize {
         self.findings.iter().filter(|finding| finding.kind == kind).count()
     }
 }
 
 pub async fn verify(store: &Store, scope: Scope) -> Told {
+    verify_against(store, scope, &Outside::default()).await
+}
+
+pub async fn verify_against(store: &Store, scope: Scope, outside: &Outside) -> Told {
     let (mut findings, mut chains) = (Vec::new(), Vec::new());
     let summary = store
-        .verify(&scope, |step| match step {
+        .verify_against(&scope, outside, |step| match step {
             Step::Finding(finding) => findings.push(finding),
             Step::Chain(chain) => chains.push(chain),
             Step::Planned { .. } | Step::Events(_) => {}
@@ -76,25 +80,37 @@ fn spans(number: u64) -> Vec<Coverage> {
 
 impl Audit {
     pub async fn new(test: &str) -> Self {
-        let database = TestDatabase::new(test).await;
+        let mut audit = Self::empty(test).await;
         let mut senders = vec![Sender::default(), Sender::default()];
         senders.sort_by_key(|sender| sender.id);
         for sender in &mut senders {
-            sender.enroll(&database.store).await;
+            sender.enroll(audit.store()).await;
             for number in 1..=BATCHES {
                 let batch = sender.seal(events(number), &spans(number), start(number + 1));
-                batch.write(&database.store).await;
+                batch.write(audit.store()).await;
             }
         }
+        audit.senders = senders;
+        audit.keep().await;
+        audit
+    }
+
+    /// Nothing yet.
+    pub async fn empty(test: &str) -> Self {
+        let database = TestDatabase::new(test).await;
         let ConnectOptions { url, user, password, database: name } = database.options();
         let client = clickhouse::Client::default().with_url(url).with_user(user);
         let client = client.with_password(password.expose_secret()).with_database(name);
-        let audit = Self { database, senders, client };
+        Self { database, senders: Vec::new(), client }
+    }
+
+    /// Copies the tables as they are.
+    pub async fn keep(&mut self) {
         for table in TABLES {
-            audit.run(&format!("CREATE TABLE {table}_kept AS {table}")).await;
-            audit.run(&format!("INSERT INTO {table}_kept SELECT * FROM {table}")).await;
+            self.run(&format!("DROP TABLE IF EXISTS {table}_kept SYNC")).await;
+            self.run(&format!("CREATE TABLE {table}_kept AS {table}")).await;
+            self.run(&format!("INSERT INTO {table}_kept SELECT * FROM {table}")).await;
         }
-        audit
     }
 
     pub fn store(&self) -> &Store {
@@ -137,11 +153,17 @@ impl Audit {
 
     /// Makes the tables what they were.
     pub async fn restore(&self) {
-        let restored = TABLES.map(async |table| {
-            self.run(&format!("TRUNCATE TABLE {table}")).await;
-            self.run(&format!("INSERT INTO {table} SELECT * FROM {table}_kept")).await;
-        });
-        futures::future::join_all(restored).await;
+        futures::future::join_all(TABLES.map(|table| self.restore_table(table))).await;
+    }
+
+    pub async fn restore_table(&self, table: &str) {
+        self.run(&format!("TRUNCATE TABLE {table}")).await;
+        self.run(&format!("INSERT INTO {table} SELECT * FROM {table}_kept")).await;
+    }
+
+    /// The numbers that a question is answered with.
+    pub async fn numbers(&self, sql: &str) -> Vec<u64> {
+        self.client.query(sql).fetch_all().await.unwrap()
     }
 
     pub async fn verify(&self) -> Told {
@@ -149,7 +171,7 @@ impl Audit {
     }
 }
 
-const TABLES: [&str; 4] = ["events", "coverage", "batches", "collectors"];
+const TABLES: [&str; 6] = ["events", "coverage", "batches", "collectors", "expiries", "service_keys"];
 
 #[tokio::test]
 async fn what_was_signed_is_clean() {

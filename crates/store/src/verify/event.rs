@@ -1,0 +1,207 @@
+//! An event's row, judged where it lies in the answer: nothing of it is copied, and little of it goes on.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use clickhouse::Row;
+use serde::Deserialize;
+use uuid::Uuid;
+use whence_chain::canonical::{EventFields, OutcomeFields, ServerFields, StatementFields, TextFields};
+use whence_chain::{Hash, event_fields_hash};
+use whence_model::{EventKind, Gap, LossReason, Provider, StatementClass, Timestamp, Transport};
+
+use super::{Kind, columns};
+use crate::codec;
+
+/// One stored event. Fields are the columns of the table, in their order.
+#[derive(Row, Deserialize)]
+pub struct StoredEvent<'a> {
+    #[serde(with = "clickhouse::serde::uuid")]
+    pub collector_id: Uuid,
+    pub sequence: u64,
+    #[serde(with = "clickhouse::serde::uuid")]
+    pub event_id: Uuid,
+    #[serde(with = "clickhouse::serde::uuid")]
+    pub batch_id: Uuid,
+    pub kind: &'a str,
+    pub provider: &'a str,
+    #[serde(with = "codec::timestamp")]
+    pub started_at: Timestamp,
+    pub duration_ns: Option<u64>,
+    #[serde(with = "codec::timestamp")]
+    pub received_at: Timestamp,
+    pub host: &'a str,
+    #[serde(with = "clickhouse::serde::uuid")]
+    pub instance_id: Uuid,
+    pub product: &'a str,
+    #[serde(borrow)]
+    pub version: Option<&'a str>,
+    pub server_ip: Option<Ipv6Addr>,
+    pub server_port: Option<u16>,
+    pub server_process_id: u32,
+    #[serde(with = "codec::timestamp")]
+    pub server_started_at: Timestamp,
+    #[serde(borrow)]
+    pub user: Option<&'a str>,
+    #[serde(borrow)]
+    pub login_user: Option<&'a str>,
+    #[serde(borrow)]
+    pub client_host: Option<&'a str>,
+    pub client_ip: Option<Ipv6Addr>,
+    pub client_port: Option<u16>,
+    #[serde(borrow)]
+    pub transport: Option<&'a str>,
+    pub tls: Option<bool>,
+    pub connection_id: Option<u64>,
+    #[serde(borrow)]
+    pub database: Option<&'a str>,
+    #[serde(borrow)]
+    pub command: Option<&'a str>,
+    pub command_code: Option<u32>,
+    #[serde(borrow)]
+    pub statement_class: Option<&'a str>,
+    #[serde(borrow)]
+    pub sql_text: Option<&'a str>,
+    pub sql_original_bytes: Option<u64>,
+    pub sql_truncated: Option<bool>,
+    pub fingerprint: Option<u64>,
+    #[serde(borrow)]
+    pub tables: Vec<&'a str>,
+    #[serde(borrow)]
+    pub result: Option<&'a str>,
+    pub error_code: Option<u32>,
+    #[serde(borrow)]
+    pub sqlstate: Option<&'a str>,
+    #[serde(borrow)]
+    pub error_message: Option<&'a str>,
+    pub error_message_original_bytes: Option<u64>,
+    pub error_message_truncated: Option<bool>,
+    pub rows_sent: Option<u64>,
+    pub rows_affected: Option<u64>,
+    #[serde(borrow)]
+    pub gap_reason: Option<&'a str>,
+    pub gap_events: Option<u64>,
+    #[serde(with = "codec::fixed")]
+    pub event_hash: Hash,
+}
+
+/// What was found out about a row by itself.
+#[derive(Debug)]
+pub struct Judged {
+    pub batch_id: Uuid,
+    pub sequence: u64,
+    pub started_at: Timestamp,
+    pub received_at: Timestamp,
+    /// The hash that follows from the row.
+    pub hash: Hash,
+    pub gap: Option<Gap>,
+    /// What is wrong with it: kind, what was expected, what was found.
+    pub wrong: Option<Box<(Kind, String, String)>>,
+}
+
+impl StoredEvent<'_> {
+    pub fn judge(&self) -> Judged {
+        let hash = event_fields_hash(&self.fields());
+        let gap = self.gap_reason.and_then(LossReason::parse);
+        let wrong = if hash == self.event_hash {
+            columns::check(self).map(|(expected, found)| (Kind::ColumnChanged, expected, found))
+        } else {
+            Some(self.unreadable().unwrap_or_else(|| {
+                let (stored, found) = (hex::encode(self.event_hash), hex::encode(hash));
+                let expected = format!("a row that makes event_hash {stored}");
+                (Kind::EventChanged, expected, format!("one that makes {found}"))
+            }))
+        };
+        Judged {
+            batch_id: self.batch_id,
+            sequence: self.sequence,
+            started_at: self.started_at,
+            received_at: self.received_at,
+            hash,
+            gap: gap.map(|reason| Gap { reason, events: self.gap_events.unwrap_or_default() }),
+            wrong: wrong.map(Box::new),
+        }
+    }
+
+    fn fields(&self) -> EventFields<'_, &str> {
+        let address = |ip: Option<Ipv6Addr>| ip.map(IpAddr::V6);
+        EventFields {
+            collector: self.collector_id.into_bytes(),
+            sequence: self.sequence,
+            kind: self.kind,
+            provider: self.provider,
+            started_at: self.started_at,
+            duration_ns: self.duration_ns,
+            server: ServerFields {
+                host: self.host,
+                instance: self.instance_id.into_bytes(),
+                product: self.product,
+                version: self.version,
+                address: address(self.server_ip),
+                port: self.server_port,
+                process_id: self.server_process_id,
+                process_started_at: self.server_started_at,
+            },
+            user: self.user,
+            login_user: self.login_user,
+            client_host: self.client_host,
+            client_ip: address(self.client_ip),
+            client_port: self.client_port,
+            transport: self.transport,
+            tls: self.tls,
+            connection_id: self.connection_id,
+            database: self.database,
+            command: self.command_code,
+            statement: self.statement_class.map(|class| StatementFields {
+                class,
+                sql: text(self.sql_text, self.sql_original_bytes, self.sql_truncated),
+                fingerprint: self.fingerprint,
+                tables: &self.tables,
+            }),
+            outcome: self.result.and_then(|result| self.outcome(result)),
+            gap: self.gap_reason.map(|reason| (reason, self.gap_events.unwrap_or_default())),
+        }
+    }
+
+    fn outcome(&self, result: &str) -> Option<OutcomeFields<'_>> {
+        let (message, original_bytes) = (self.error_message, self.error_message_original_bytes);
+        Some(match result {
+            "ok" => OutcomeFields::Ok { rows_sent: self.rows_sent, rows_affected: self.rows_affected },
+            "error" => OutcomeFields::Error {
+                code: self.error_code,
+                sqlstate: self.sqlstate,
+                message: text(message, original_bytes, self.error_message_truncated),
+            },
+            "unfinished" => OutcomeFields::Unfinished,
+            // A result that is none has a column check of its own.
+            _ => return None,
+        })
+    }
+
+    /// The first value that is none that Whence writes.
+    pub fn unreadable(&self) -> Option<(Kind, String, String)> {
+        let result = ["ok", "error", "unfinished"];
+        let values = [
+            ("kind", Some(self.kind), EventKind::parse(self.kind).is_some()),
+            ("provider", Some(self.provider), Provider::parse(self.provider).is_some()),
+            ("transport", self.transport, self.transport.and_then(Transport::parse).is_some()),
+            (
+                "statement_class",
+                self.statement_class,
+                self.statement_class.and_then(StatementClass::parse).is_some(),
+            ),
+            ("result", self.result, self.result.is_some_and(|text| result.contains(&text))),
+            ("gap_reason", self.gap_reason, self.gap_reason.and_then(LossReason::parse).is_some()),
+        ];
+        let bad = values.into_iter().find(|(_, value, is_known)| value.is_some() && !is_known);
+        let (column, value) = bad.and_then(|(column, value, _)| value.map(|value| (column, value)))?;
+        Some((Kind::Unreadable, "a value that Whence writes".into(), format!("{column} {value:?}")))
+    }
+}
+
+fn text(text: Option<&str>, original_bytes: Option<u64>, truncated: Option<bool>) -> Option<TextFields<'_>> {
+    text.map(|text| TextFields {
+        text,
+        original_bytes: original_bytes.unwrap_or_default(),
+        truncated: truncated.unwrap_or_default(),
+    })
+}
