@@ -302,9 +302,13 @@ fn read_result(thread: &mut Thread, layout: &Layout, thd: u64) {
             thread.record.present |= bit::SQLSTATE;
         }
         string_field::<{ string::ERROR_MESSAGE }>(thread, area, layout.error_message);
-    } else {
-        // A command that answers nothing (Stmt_close, Quit) leaves the area empty, or disabled: it went well.
+    } else if status <= layout.status_error + 1 {
+        // A command that answers nothing (Stmt_close, Quit) leaves the area empty, or disabled, which is the highest
+        // status: it went well. What is none of them says nothing.
         thread.record.outcome = outcome::OK;
+        if status >= layout.status_ok_first {
+            thread.record.present |= bit::ANSWERED;
+        }
         if status == layout.status_ok_first
             && let Some(rows) = field::<u64>(area, layout.affected_rows)
         {

@@ -196,6 +196,20 @@ impl Accounts {
         self.begin(Account { detail: Some(detail.to_owned()), ..account })
     }
 
+    /// Closes the account of process `tgid`, of which what was read is not believed, for the reason in `detail`.
+    pub fn refuse_running(&mut self, tgid: u32, detail: &str, now: Timestamp) -> Vec<Coverage> {
+        let Some(account) = self.running.get(&tgid) else { return Vec::new() };
+        let (process, server) = (account.process(), account.server.clone());
+        self.refuse(process, &server, detail, now)
+    }
+
+    /// Events of `tgid` that reached the collector and are not believed.
+    pub fn count_undecodable(&mut self, tgid: u32, events: u64) {
+        if let Some(account) = self.running.get_mut(&tgid) {
+            *account.lost.entry(LossReason::Undecodable).or_default() += events;
+        }
+    }
+
     fn begin(&mut self, account: Account) -> Vec<Coverage> {
         let since = account.since;
         let mut spans = Vec::new();

@@ -25,6 +25,7 @@ use crate::seal::{SealedBatch, Sealer};
 use crate::ship::{self, SharedSpool};
 use crate::spool::{Lost, RingMark};
 use crate::status::{ServerStatus, SpoolStatus, Status};
+use crate::trial::{Look, Refusal, Trials};
 
 /// A coverage span is this long: a page may call a time unwatched only when it is older than a few of them.
 const SPAN: Duration = Duration::from_secs(10);
@@ -55,6 +56,7 @@ enum Watch {
         attachment: Attachment,
         at: Timestamp,
         provider: Provider,
+        plan: Plan,
         /// A process that ran it.
         example: Option<Box<Server>>,
     },
@@ -86,6 +88,9 @@ pub struct Capture {
     parts: Parts,
     ring_tag: [u8; 16],
     watches: HashMap<BinaryId, Watch>,
+    /// The program of each process that is watched.
+    programs: HashMap<u32, BinaryId>,
+    trials: Trials,
     /// Processes that had ended before anyone looked at them, and whether they are known for what they were.
     gone: Vec<(ProcessId, bool)>,
     /// Processes of which nothing is kept in the kernel when the batch to come is on disk.
@@ -125,6 +130,8 @@ impl Capture {
         Self {
             ring_tag: ring_tag(&parts.ring),
             watches: HashMap::new(),
+            programs: HashMap::new(),
+            trials: Trials::default(),
             gone: Vec::new(),
             settled: Vec::new(),
             roomless: Counters::default(),
@@ -161,6 +168,9 @@ impl Capture {
                     Err(TryRecvError::Disconnected) => return Err(CaptureError::NoDiscovery),
                 }
             }
+            for refusal in self.trials.on_time() {
+                self.refuse(&refusal);
+            }
             let is_idle = self.drain();
             if is_idle {
                 self.end_gone()?;
@@ -190,9 +200,7 @@ impl Capture {
             // Dropping it detaches.
             self.watches.clear();
         }
-        while !self.drain() {
-            self.flush()?;
-        }
+        self.drain_all()?;
         self.tell_losses()?;
         self.checkpoint();
         self.flush()?;
@@ -210,9 +218,7 @@ impl Capture {
                 self.write_status();
             }
             Finding::Ended(id) => {
-                while !self.drain() {
-                    self.flush()?;
-                }
+                self.drain_all()?;
                 self.process_ended(id, true)?;
                 self.write_status();
             }
@@ -246,7 +252,7 @@ impl Capture {
                     taken_up = attachment.taken_up(),
                     "probes attached"
                 );
-                Watch::Attached { attachment, at: Timestamp::now(), provider, example: None }
+                Watch::Attached { attachment, at: Timestamp::now(), provider, plan, example: None }
             }
             Err(error) => Watch::Failed { plan, reason: error.to_string() },
         };
@@ -266,7 +272,11 @@ impl Capture {
         }
         let server = self.parts.accounts.known_server(id).cloned().unwrap_or(process.server);
         let spans = match self.watches.get_mut(&binary) {
-            Some(Watch::Attached { attachment, at, provider, example }) => {
+            Some(Watch::Attached { attachment, at, provider, plan, example }) => {
+                self.programs.insert(id.tgid, binary);
+                if let Plan::Functions(derived) = plan {
+                    self.trials.begin(id.tgid, derived.is_by_table());
+                }
                 *example = Some(Box::new(server.clone()));
                 // Probes that were on already recorded since the collector before this one was last seen to be alive.
                 let recorded_since = self.parts.accounts.recorded_since().filter(|_| attachment.taken_up());
@@ -300,19 +310,114 @@ impl Capture {
     /// Decodes what is in the ring, until it is empty or a batch is full. Whether it is empty.
     fn drain(&mut self) -> bool {
         while !self.parts.sealer.is_due() {
-            let Some(entry) = self.parts.ring.next() else { return true };
-            self.position = entry.end;
-            let decoded = match self.parts.decoder.decode(entry.bytes) {
-                Err(DecodeError::UnknownProcess { tgid }) => {
-                    let bytes = entry.bytes.to_vec();
-                    self.introduce(tgid, &bytes);
-                    self.parts.decoder.decode(&bytes)
-                }
-                other => other,
-            };
-            self.take(decoded);
+            if let Some((bytes, end)) = self.trials.release() {
+                self.decode(&bytes, end);
+                continue;
+            }
+            if !self.read_one() {
+                return true;
+            }
         }
         false
+    }
+
+    /// Reads and decodes everything, also what is kept back.
+    fn drain_all(&mut self) -> Result<(), CaptureError> {
+        while !self.drain() {
+            self.flush()?;
+        }
+        for refusal in self.trials.end() {
+            self.refuse(&refusal);
+        }
+        while !self.drain() {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Takes one record from the ring; false: it is empty.
+    fn read_one(&mut self) -> bool {
+        let Some(entry) = self.parts.ring.next() else { return false };
+        let end = entry.end;
+        match self.trials.look(entry.bytes, end) {
+            Look::KeptBack => {}
+            Look::Refuses(refusal) => self.refuse(&refusal),
+            Look::Passes => match self.parts.decoder.decode(entry.bytes) {
+                Err(DecodeError::UnknownProcess { tgid }) if !self.trials.is_refused(tgid) => {
+                    let bytes = entry.bytes.to_vec();
+                    self.introduce(tgid, &bytes);
+                    match self.trials.look(&bytes, end) {
+                        Look::KeptBack => {}
+                        Look::Refuses(refusal) => self.refuse(&refusal),
+                        Look::Passes => self.decode(&bytes, end),
+                    }
+                }
+                decoded => {
+                    self.position = end;
+                    self.take(decoded);
+                }
+            },
+        }
+        true
+    }
+
+    fn decode(&mut self, bytes: &[u8], end: u64) {
+        let decoded = match self.parts.decoder.decode(bytes) {
+            Err(DecodeError::UnknownProcess { tgid }) if !self.trials.is_refused(tgid) => {
+                self.introduce(tgid, bytes);
+                self.parts.decoder.decode(bytes)
+            }
+            other => other,
+        };
+        self.position = end;
+        self.take(decoded);
+    }
+
+    /// Ends the watch of a process of which what was read cannot be true, and of its program, unless another process
+    /// has shown that its offsets hold: with one of their own, people could end the watch of everyone's.
+    fn refuse(&mut self, Refusal { tgid, reason }: &Refusal) {
+        tracing::error!(process = tgid, reason, "what is read of a server cannot be true");
+        let mut refused = vec![*tgid];
+        if let Some(&binary) = self.programs.get(tgid) {
+            let beside = self.programs.iter().filter(|&(other, program)| other != tgid && *program == binary);
+            let beside: Vec<u32> =
+                beside.map(|(other, _)| *other).filter(|other| !self.trials.is_refused(*other)).collect();
+            if beside.iter().all(|other| self.trials.is_open(*other)) {
+                self.detach(binary, reason);
+                refused.extend(beside);
+            }
+        }
+        // What they did meanwhile is among what is lost.
+        let mut more = Vec::new();
+        while let Some(entry) = self.parts.ring.next() {
+            more.extend(self.trials.keep(entry.bytes, entry.end));
+        }
+        let now = Timestamp::now();
+        let reason = format!("what was read of it could not be true: {reason}");
+        for tgid in refused {
+            let events = self.trials.refuse(tgid);
+            if let Some(server) = self.parts.decoder.server(tgid).cloned().filter(|_| events > 0) {
+                self.parts.accounts.count_undecodable(tgid, events);
+                self.tell_gap(server, LossReason::Undecodable, events, (self.losses_since, now));
+            }
+            let spans = self.parts.accounts.refuse_running(tgid, &reason, now);
+            self.seal_spans(spans);
+            self.parts.decoder.remove_server(tgid);
+        }
+        for refusal in more {
+            if !self.trials.is_refused(refusal.tgid) {
+                self.refuse(&refusal);
+            }
+        }
+        self.write_status();
+    }
+
+    /// Takes the probes off a program; another process of it gets another trial.
+    fn detach(&mut self, binary: BinaryId, reason: &str) {
+        if let Some(Watch::Attached { attachment, plan, .. }) = self.watches.remove(&binary) {
+            drop(attachment);
+            self.watches.insert(binary, Watch::Failed { plan, reason: reason.to_owned() });
+        }
     }
 
     fn take(&mut self, decoded: Result<Option<Event>, DecodeError>) {
@@ -323,6 +428,8 @@ impl Capture {
                 self.parts.sealer.event(event);
             }
             Ok(None) => {}
+            // Counted already, or done since it is not watched any more.
+            Err(DecodeError::UnknownProcess { tgid }) if self.trials.is_refused(tgid) => {}
             Err(error) => {
                 tracing::error!(%error, "a record of the kernel was lost");
                 let now = Timestamp::now();
@@ -346,10 +453,16 @@ impl Capture {
         }
         // It has ended. What ran the same program before tells most of what it was.
         let slot = Record::split_from(bytes).map(|(record, _)| record.target);
-        let example = self.watches.values().find_map(|watch| match watch {
-            Watch::Attached { attachment, example, .. } if Some(attachment.slot()) == slot => example.clone(),
+        let watch = self.watches.values().find_map(|watch| match watch {
+            Watch::Attached { attachment, example, plan, .. } if Some(attachment.slot()) == slot => {
+                Some((example.clone(), plan))
+            }
             _ => None,
         });
+        if let Some((_, Plan::Functions(derived))) = &watch {
+            self.trials.begin(tgid, derived.is_by_table());
+        }
+        let example = watch.and_then(|(example, _)| example);
         let nobody = self.own_server();
         let now = Timestamp::now();
         let server = Server {
@@ -368,7 +481,7 @@ impl Capture {
     }
 
     fn end_gone(&mut self) -> Result<(), CaptureError> {
-        if self.parts.ring.is_read() {
+        if self.parts.ring.is_read() && self.trials.is_empty() {
             for (id, is_known) in std::mem::take(&mut self.gone) {
                 self.process_ended(id, is_known)?;
             }
@@ -390,6 +503,8 @@ impl Capture {
         let span = self.parts.accounts.ended(id.tgid, is_known, now);
         self.seal_spans(span);
         self.parts.decoder.remove_server(id.tgid);
+        self.programs.remove(&id.tgid);
+        self.trials.forget(id.tgid);
         self.settled.push(id.tgid);
         Ok(())
     }

@@ -17,3 +17,4 @@ pub mod settings;
 pub mod ship;
 pub mod spool;
 pub mod status;
+mod trial;

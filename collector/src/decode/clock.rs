@@ -23,6 +23,11 @@ struct Note {
     ahead_ns: i64,
 }
 
+/// The time by the clock of records.
+pub fn boot_ns() -> u64 {
+    read(ClockId::CLOCK_BOOTTIME).cast_unsigned()
+}
+
 /// Turns boot time into UTC.
 #[derive(Debug)]
 pub struct Clock {
@@ -40,7 +45,7 @@ impl Clock {
 
     /// Notes the distance of now; cheap enough to be called for each record.
     pub fn look(&mut self) {
-        let boot_ns = read(ClockId::CLOCK_BOOTTIME).cast_unsigned();
+        let boot_ns = boot_ns();
         if self.looked_ns != 0 && boot_ns.saturating_sub(self.looked_ns) < NOTE_EVERY_NS {
             return;
         }

@@ -15,7 +15,7 @@ use whence_model::{
     Session, Statement, Text, Timestamp,
 };
 
-pub use clock::Clock;
+pub use clock::{Clock, boot_ns};
 
 /// What of SQL and of the server's messages may be kept: the settings' part in decoding.
 pub trait TextPolicy: Send {
@@ -282,13 +282,13 @@ fn event_kind(record: &Record, connection: Option<u64>, highest: u64) -> EventKi
 }
 
 /// A record whose strings were checked to lie in its tail.
-struct View<'a> {
-    record: &'a Record,
+pub(crate) struct View<'a> {
+    pub record: &'a Record,
     tail: &'a [u8],
 }
 
 impl<'a> View<'a> {
-    fn new(record: &'a Record, tail: &'a [u8]) -> Result<Self, DecodeError> {
+    pub fn new(record: &'a Record, tail: &'a [u8]) -> Result<Self, DecodeError> {
         for (index, span) in record.strings.iter().enumerate() {
             let end = usize::from(span.offset) + usize::from(span.length);
             if record.present & bit::of(index) != 0 && end > tail.len() {
@@ -298,15 +298,15 @@ impl<'a> View<'a> {
         Ok(Self { record, tail })
     }
 
-    fn has(&self, bit: u32) -> bool {
+    pub fn has(&self, bit: u32) -> bool {
         self.record.present & bit != 0
     }
 
-    fn number(&self, bit: u32, value: u64) -> Option<u64> {
+    pub fn number(&self, bit: u32, value: u64) -> Option<u64> {
         self.has(bit).then_some(value)
     }
 
-    fn bytes(&self, string: usize) -> Option<&'a [u8]> {
+    pub fn bytes(&self, string: usize) -> Option<&'a [u8]> {
         let span = self.record.strings[string];
         let start = usize::from(span.offset);
         self.tail.get(start..start + usize::from(span.length)).filter(|_| self.has(bit::of(string)))

@@ -1,5 +1,6 @@
 //! What `/proc` says of one server process: who it is, where it listens, since when it runs.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -83,13 +84,13 @@ pub fn inspect(tgid: u32, host: &str) -> io::Result<Process> {
     Ok(Process { id, server, listens: address.is_some() || !listeners.unix.is_empty() })
 }
 
-/// Servers work in their data directory. In another mount namespace the same path may be another directory, so its
-/// place in the file system is part of its name.
+/// Servers work in their data directory. In another mount namespace than the host's the same path may be another
+/// directory, so its place in the file system is part of its name. (The collector itself may be in one of its own.)
 fn data_directory(tgid: u32) -> String {
     let link = PathBuf::from(format!("/proc/{tgid}/cwd"));
     let path = fs::read_link(&link).unwrap_or_default().display().to_string();
     let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
-    if namespace(&tgid.to_string()) == namespace("self") {
+    if namespace(&tgid.to_string()) == namespace("1").or_else(|| namespace("self")) {
         return path;
     }
     let place = fs::metadata(&link).map(|data| format!("@{:x}:{:x}", data.dev(), data.ino()));
@@ -113,14 +114,31 @@ fn main_address(listeners: &Listeners) -> Option<(IpAddr, u16)> {
     not_x.min_by_key(|(ip, port)| (*port, *ip)).or(listeners.tcp.first()).copied()
 }
 
-fn listeners(tgid: u32) -> io::Result<Listeners> {
-    let mut sockets = Vec::new();
+/// The clients that are connected to process `tgid` over TCP.
+pub fn clients(tgid: u32) -> io::Result<HashSet<(IpAddr, u16)>> {
+    let sockets = sockets(tgid)?;
+    let mut clients = HashSet::new();
+    for name in ["tcp", "tcp6"] {
+        let text = fs::read_to_string(format!("/proc/{tgid}/net/{name}")).unwrap_or_default();
+        clients.extend(text.lines().filter_map(|line| connected_tcp(line, |inode| sockets.contains(&inode))));
+    }
+    Ok(clients)
+}
+
+/// The inodes of a process's sockets.
+fn sockets(tgid: u32) -> io::Result<HashSet<u64>> {
+    let mut sockets = HashSet::new();
     for entry in fs::read_dir(format!("/proc/{tgid}/fd"))? {
         // A descriptor may be closed while we look.
         let Ok(target) = fs::read_link(entry?.path()) else { continue };
         let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']'));
         sockets.extend(inode.and_then(|inode| inode.parse::<u64>().ok()));
     }
+    Ok(sockets)
+}
+
+fn listeners(tgid: u32) -> io::Result<Listeners> {
+    let sockets = sockets(tgid)?;
     let read = |name: &str| fs::read_to_string(format!("/proc/{tgid}/net/{name}")).unwrap_or_default();
     let is_ours = |inode: u64| sockets.contains(&inode);
     let mut tcp: Vec<_> = read("tcp").lines().filter_map(|line| listening_tcp(line, is_ours)).collect();
@@ -132,12 +150,24 @@ fn listeners(tgid: u32) -> io::Result<Listeners> {
 /// A line of `/proc/net/tcp` or `tcp6`: `0: 0100007F:0CEA 00000000:0000 0A … inode`.
 fn listening_tcp(line: &str, is_ours: impl Fn(u64) -> bool) -> Option<(IpAddr, u16)> {
     const LISTEN: &str = "0A";
+    const LOCAL: usize = 1;
+    tcp_address(line, LISTEN, LOCAL, is_ours)
+}
+
+/// The same of a connection: the other end of it.
+fn connected_tcp(line: &str, is_ours: impl Fn(u64) -> bool) -> Option<(IpAddr, u16)> {
+    const ESTABLISHED: &str = "01";
+    const REMOTE: usize = 2;
+    tcp_address(line, ESTABLISHED, REMOTE, is_ours)
+}
+
+fn tcp_address(line: &str, state: &str, end: usize, is_ours: impl Fn(u64) -> bool) -> Option<(IpAddr, u16)> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let inode = fields.get(9)?.parse().ok()?;
-    if *fields.get(3)? != LISTEN || !is_ours(inode) {
+    if *fields.get(3)? != state || !is_ours(inode) {
         return None;
     }
-    let (address, port) = fields.get(1)?.split_once(':')?;
+    let (address, port) = fields.get(end)?.split_once(':')?;
     Some((parse_address(address)?, u16::from_str_radix(port, 16).ok()?))
 }
 
@@ -202,6 +232,9 @@ mod tests {
         let line = "   0: 0100007F:0CEA 00000000:0000 0A 00000000:00000000 00:00000000 00000000   102        0 17 1 0 100 0";
         assert_eq!(listening_tcp(line, |inode| inode == 17), Some((IpAddr::from([127, 0, 0, 1]), 3306)));
         assert_eq!(listening_tcp(line, |_| false), None);
+        let client = "   1: 0100007F:0CEA 0200007F:D431 01 00000000:00000000 00:00000000 00000000   102        0 20 1 0 20";
+        assert_eq!(connected_tcp(client, |inode| inode == 20), Some((IpAddr::from([127, 0, 0, 2]), 54321)));
+        assert_eq!((listening_tcp(client, |_| true), connected_tcp(line, |_| true)), (None, None));
         let any = "   0: 00000000000000000000000000000000:0CEA 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 18 1";
         assert_eq!(listening_tcp(any, |inode| inode == 18), Some((IpAddr::V6(Ipv6Addr::UNSPECIFIED), 3306)));
         let unix = "0000000000000000: 00000002 00000000 00010000 0001 01 19 /run/mysqld/mysqld.sock";

@@ -20,7 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use whence_abi::layout::{ABSENT, Layout};
+use whence_abi::layout::{ABSENT, Layout, StringField};
 
 use crate::probe::FunctionTargets;
 use fields::FIELDS;
@@ -44,6 +44,11 @@ pub struct Derived {
 }
 
 impl Derived {
+    /// Whether any offset is from the table: the binary itself proves it not.
+    pub fn is_by_table(&self) -> bool {
+        self.source == Source::Table || !self.added.is_empty()
+    }
+
     /// Names of what this binary does not give, for people.
     pub fn absent(&self) -> Vec<&'static str> {
         let layout = &self.targets.layout;
@@ -201,6 +206,13 @@ fn known<'table>(image: &Image<'_>, table: &'table Table) -> Option<&'table Entr
 
 /// All that is needed from the table; what the binary's symbols tell must agree.
 fn by_table(image: &Image<'_>, entry: &Entry) -> Result<Derived, OffsetsError> {
+    if entry.layout.0.login_user == StringField::ABSENT {
+        return Err(Unproven::new(
+            "login user",
+            "without it nothing shows that its entry of the table holds",
+        )
+        .into());
+    }
     let targets = functions(image, entry)?;
     if let Some(symbol) = dispatch_command(image)?
         && symbol.address != entry.functions.dispatch_command

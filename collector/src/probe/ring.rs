@@ -5,7 +5,7 @@
 //! up to there are on disk. A collector that is killed in between reads them again.
 //!
 //! Layout (`kernel/bpf/ringbuf.c`): one page with the consumer position, one with the producer position, then the data,
-//! mapped twice in a row so that no record is broken. A record is a head of eight bytes (length with a busy and a
+//! whose beginning is mapped again behind its end so that no record is broken. A record is a head of eight bytes (length with a busy and a
 //! discard bit, page offset) and the data, padded to eight.
 
 use std::fs;
@@ -16,10 +16,14 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use aya::maps::MapData;
+use whence_abi::record::MAX_SQL_BYTES;
 
 const BUSY: u32 = 1 << 31;
 const DISCARD: u32 = 1 << 30;
 const HEAD_BYTES: u64 = 8;
+/// Longer than any record: the longest SQL text with its heads. Whole pages.
+const LONGEST_RECORD: u32 = 128 << 10;
+const _: () = assert!(LONGEST_RECORD as u64 > MAX_SQL_BYTES + 4096);
 /// How long a reader that has records to commit waits for more: the kernel does not wake it then.
 const BUSY_WAIT: Duration = Duration::from_millis(4);
 
@@ -59,10 +63,12 @@ impl Ring {
         let page_bytes = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
         let info = map.info().map_err(|error| RingError::Unmappable(io::Error::other(error)))?;
         let data_bytes = info.max_entries();
-        let twice = usize::try_from(data_bytes).unwrap_or(0) * 2;
+        // Mapped twice as a whole it would count twice as this process's memory.
+        let beginning = LONGEST_RECORD.min(data_bytes);
+        let data = usize::try_from(data_bytes).unwrap_or(0) + usize::try_from(beginning).unwrap_or(0);
         let fd = map.fd().as_fd();
         let consumer = Mapping::new(fd, page_bytes, libc::PROT_READ | libc::PROT_WRITE, 0)?;
-        let producer = Mapping::new(fd, page_bytes + twice, libc::PROT_READ, page_bytes)?;
+        let producer = Mapping::new(fd, page_bytes + data, libc::PROT_READ, page_bytes)?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(RingError::Unmappable)?;
         let mut ring = Self {
             identity: format!("{}:{}", boot.trim(), info.id()),
@@ -108,9 +114,8 @@ impl Ring {
             let length = head & !DISCARD;
             self.read += (u64::from(length) + HEAD_BYTES).next_multiple_of(8);
             if head & DISCARD == 0 {
-                // SAFETY: the data is mapped twice, so a record of at most the ring's size that begins in the first
-                // copy is within the mapping; the kernel leaves it alone until it is committed, which takes
-                // `&mut self`.
+                // SAFETY: no record is longer than what is mapped again, so one that begins before the end is within the
+                // mapping; the kernel leaves it alone until it is committed, which takes `&mut self`.
                 let bytes = unsafe {
                     std::slice::from_raw_parts(self.producer.at(at + 8).cast_const(), length as usize)
                 };

@@ -6,4 +6,5 @@ mod capture;
 mod client;
 mod offsets;
 mod overlay;
+mod trial;
 mod watched;

@@ -127,23 +127,29 @@ fn a_stripped_mysql_5_6_is_known_by_what_was_learnt() {
     }
 }
 
-/// A build whose functions have no names any more, as one has that was linked without them.
-#[test]
-fn a_server_without_names_is_known_by_its_build_id() {
-    let program = MariaDb::program().unwrap();
-    let mut bytes = fs::read(&program).unwrap();
-    for name in ["_Z16dispatch_command", "_Z16acl_authenticate", "_Z16close_connection", "thd_priv_user"] {
-        let places: Vec<_> =
-            bytes.windows(name.len()).enumerate().filter(|(_, part)| *part == name.as_bytes()).collect();
-        let places: Vec<_> = places.into_iter().map(|(place, _)| place).collect();
+/// Copies a program, without the names that begin with these.
+pub fn copy_without_names(program: &Path, copy: &Path, names: &[&str]) {
+    let mut bytes = fs::read(program).unwrap();
+    for name in names {
+        let found = bytes.windows(name.len()).enumerate().filter(|(_, part)| *part == name.as_bytes());
+        let places: Vec<_> = found.map(|(place, _)| place).collect();
         assert!(!places.is_empty(), "{name}");
         for place in places {
             bytes[place..place + 4].copy_from_slice(b"????");
         }
     }
+    fs::write(copy, bytes).unwrap();
+    fs::set_permissions(copy, fs::metadata(program).unwrap().permissions()).unwrap();
+}
+
+/// A build whose functions have no names any more, as one has that was linked without them.
+#[test]
+fn a_server_without_names_is_known_by_its_build_id() {
+    let program = MariaDb::program().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let nameless = directory.path().join("mariadbd");
-    fs::write(&nameless, bytes).unwrap();
+    let names = ["_Z16dispatch_command", "_Z16acl_authenticate", "_Z16close_connection", "thd_priv_user"];
+    copy_without_names(&program, &nameless, &names);
     let error = derive(&nameless).unwrap_err();
     assert!(matches!(error, OffsetsError::NoFunction("dispatch_command")), "{error}");
 

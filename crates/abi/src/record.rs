@@ -68,6 +68,8 @@ pub mod bit {
     pub const OVERFLOW: u32 = 1 << 16;
     /// Of a disconnect: this thread had seen the connection before (its login or a command).
     pub const SEEN_BEFORE: u32 = 1 << 17;
+    /// Of a command: the server's status of it is not the one of before there was any.
+    pub const ANSWERED: u32 = 1 << 18;
 
     /// The bit of a string.
     pub const fn of(string: usize) -> u32 {

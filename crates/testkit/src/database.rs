@@ -46,7 +46,11 @@ impl MariaDb {
 
     /// The same with more options of the server.
     pub fn start_with(options: &[&str]) -> anyhow::Result<DatabaseServer> {
-        let program = Self::program()?;
+        Self::start_program(Self::program()?, options)
+    }
+
+    /// The same with a copy of its program.
+    pub fn start_program(program: PathBuf, options: &[&str]) -> anyhow::Result<DatabaseServer> {
         let directory = temporary_directory()?;
         let data = directory.path().join("data");
         let installed = Command::new(find("mariadb-install-db", "mariadb-server")?)
