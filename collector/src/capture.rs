@@ -275,7 +275,7 @@ impl Capture {
             Some(Watch::Attached { attachment, at, provider, plan, example }) => {
                 self.programs.insert(id.tgid, binary);
                 if let Plan::Functions(derived) = plan {
-                    self.trials.begin(id.tgid, derived.is_by_table());
+                    self.trials.begin(id.tgid, derived.by_table());
                 }
                 *example = Some(Box::new(server.clone()));
                 // Probes that were on already recorded since the collector before this one was last seen to be alive.
@@ -460,7 +460,7 @@ impl Capture {
             _ => None,
         });
         if let Some((_, Plan::Functions(derived))) = &watch {
-            self.trials.begin(tgid, derived.is_by_table());
+            self.trials.begin(tgid, derived.by_table());
         }
         let example = watch.and_then(|(example, _)| example);
         let nobody = self.own_server();

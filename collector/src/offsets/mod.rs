@@ -44,9 +44,10 @@ pub struct Derived {
 }
 
 impl Derived {
-    /// Whether any offset is from the table: the binary itself proves it not.
-    pub fn is_by_table(&self) -> bool {
-        self.source == Source::Table || !self.added.is_empty()
+    /// What is from the table: the binary itself proves it not.
+    pub fn by_table(&self) -> ByTable {
+        let all = self.source == Source::Table;
+        ByTable { all, port: all || self.added.contains(&"peer_port") }
     }
 
     /// Names of what this binary does not give, for people.
@@ -62,6 +63,14 @@ impl Derived {
         }
         absent
     }
+}
+
+/// Which offsets are from the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByTable {
+    pub all: bool,
+    /// Of the client's port.
+    pub port: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

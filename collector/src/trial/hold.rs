@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use whence_abi::record::{Plain as _, Record, kind};
 
 use super::{Trial, Verdict};
+use crate::offsets::ByTable;
 
 /// So much is kept back, and no more: the kernel's ring holds the rest.
 const MOST_HELD_BYTES: usize = 1 << 20;
@@ -36,8 +37,8 @@ pub struct Trials {
 }
 
 impl Trials {
-    /// Puts process `tgid` on trial; `by_table`: some of its offsets are from the table.
-    pub fn begin(&mut self, tgid: u32, by_table: bool) {
+    /// Puts process `tgid` on trial.
+    pub fn begin(&mut self, tgid: u32, by_table: ByTable) {
         self.refused.remove(&tgid);
         self.open.insert(tgid, Trial::new(tgid, by_table));
     }

@@ -17,6 +17,7 @@ use whence_abi::record::{Record, bit, kind, outcome, provider, string};
 
 use crate::decode::View;
 use crate::discover::process;
+use crate::offsets::ByTable;
 pub use hold::{Look, Refusal, Trials};
 
 /// So many records tell enough …
@@ -45,8 +46,7 @@ pub enum Verdict {
 /// One process on trial.
 pub struct Trial {
     tgid: u32,
-    /// Whether any of the offsets are from the table.
-    by_table: bool,
+    by_table: ByTable,
     began: Option<Instant>,
     records: u32,
     looks: u32,
@@ -75,7 +75,7 @@ mod command {
 }
 
 impl Trial {
-    pub fn new(tgid: u32, by_table: bool) -> Self {
+    pub fn new(tgid: u32, by_table: ByTable) -> Self {
         Self {
             tgid,
             by_table,
@@ -117,13 +117,13 @@ impl Trial {
 
     /// The verdict by what there is.
     pub fn end(&mut self) -> Verdict {
-        if self.by_table && self.accounts > 0 && self.same_name == 0 {
+        if self.by_table.all && self.accounts > 0 && self.same_name == 0 {
             return Verdict::Fails(format!(
                 "in {} records the account was never the login name",
                 self.accounts
             ));
         }
-        if self.asked >= if self.by_table { 1 } else { MOST_SILENT } && self.answered == 0 {
+        if self.asked >= if self.by_table.all { 1 } else { MOST_SILENT } && self.answered == 0 {
             return Verdict::Fails(format!(
                 "none of {} commands, which are always answered, has the status of one that was",
                 self.asked
@@ -138,7 +138,8 @@ impl Trial {
 
     fn is_confirmed(&self) -> bool {
         let has_port = self.connections.values().any(|connection| connection.client.is_some());
-        !self.by_table || self.same_name > 0 && self.answered > 0 && (self.port_is_known || !has_port)
+        let port_is_confirmed = !self.by_table.port || self.port_is_known || !has_port;
+        port_is_confirmed && (!self.by_table.all || self.same_name > 0 && self.answered > 0)
     }
 
     fn check(&mut self, view: &View<'_>) -> Result<(), String> {
@@ -147,7 +148,7 @@ impl Trial {
         // A connection that ends may not have got as far as a login.
         if record.kind != kind::DISCONNECT {
             check_client(view)?;
-            if self.by_table {
+            if self.by_table.all {
                 check_local(view)?;
             }
         }
@@ -187,7 +188,7 @@ impl Trial {
         }
         let rows = [(bit::ROWS_SENT, record.rows_sent), (bit::AFFECTED_ROWS, record.affected_rows)];
         if let Some((_, rows)) = rows.into_iter().find(|&(has, rows)| view.has(has) && rows > MOST_ROWS)
-            && self.by_table
+            && self.by_table.all
         {
             return Err(format!("a command would have had {rows} rows"));
         }
@@ -210,7 +211,7 @@ impl Trial {
             // Behind a proxy the kernel knows another client than the server.
             let went_on = known.missed_at_ns.is_some_and(|missed| view.record.start_ns > missed);
             if let Some((ip, port)) = client
-                && self.by_table
+                && self.by_table.port
                 && went_on
                 && !self.port_is_known
             {
@@ -223,7 +224,7 @@ impl Trial {
         }
         let mut missed_at_ns = None;
         if let Some(client) = client
-            && self.by_table
+            && self.by_table.port
             && !self.port_is_known
             && self.looks < MOST_LOOKS
         {
@@ -326,7 +327,7 @@ mod tests {
 
     /// The verdict over nine commands that were changed so.
     fn verdict(by_table: bool, change: impl Fn(&mut Record, &mut Vec<u8>)) -> Verdict {
-        let mut trial = Trial::new(1, by_table);
+        let mut trial = Trial::new(1, ByTable { all: by_table, port: by_table });
         let (mut record, mut tail) = good();
         change(&mut record, &mut tail);
         let verdicts = (0..=ENOUGH).map(|_| trial.record(&record, &tail));
@@ -382,7 +383,7 @@ mod tests {
 
     #[test]
     fn of_the_table_more_is_asked() {
-        let mut trial = Trial::new(1, true);
+        let mut trial = Trial::new(1, ByTable { all: true, port: true });
         let (mut record, mut tail) = good();
         put(&mut record, &mut tail, string::PRIV_USER, b"");
         for _ in 0..20 {
@@ -402,7 +403,7 @@ mod tests {
         let _connection = listener.accept().unwrap();
         let port = client.local_addr().unwrap().port();
         let tried = |port: u16| {
-            let mut trial = Trial::new(std::process::id(), true);
+            let mut trial = Trial::new(std::process::id(), ByTable { all: false, port: true });
             let (mut record, tail) = good();
             record.present |= bit::PEER_PORT;
             record.peer_port = port.into();
