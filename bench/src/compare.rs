@@ -302,7 +302,7 @@ impl Session<'_> {
         check(differs(entry.login_user.as_ref(), principal.login_user.as_ref()), "login user");
         check(differs(entry.account.as_ref(), principal.user.as_ref()), "user");
         check(differs(entry.client_host.as_ref(), principal.client_host.as_ref()), "client host");
-        let is_wrong_ip = entry.client_ip.is_some_and(|ip| principal.client_ip != ip.map(Into::into));
+        let is_wrong_ip = entry.client_ip.is_some_and(|ip| principal.client_ip != ip);
         check(is_wrong_ip, "client address");
         match (entry.client_port, principal.client_port) {
             (Some(Some(_)), None) => findings.set_aside("client port: this server does not give it"),

@@ -1,6 +1,6 @@
 //! One line of a record that is not Whence's: what a log of the server or the client says of one event.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +35,7 @@ pub struct Entry {
     pub account: Option<String>,
     pub client_host: Option<String>,
     /// Some(None): no address, it came by the socket.
-    pub client_ip: Option<Option<Ipv4Addr>>,
+    pub client_ip: Option<Option<IpAddr>>,
     pub client_port: Option<Option<u16>>,
     /// Some(None): no database was current.
     pub database: Option<Option<String>>,

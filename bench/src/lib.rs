@@ -5,7 +5,6 @@
 //! them, [`truth`] runs it all for one server and says what came of it.
 
 pub mod align;
-pub mod client;
 pub mod compare;
 pub mod entry;
 pub mod load;

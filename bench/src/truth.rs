@@ -8,58 +8,44 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use whence_e2e::Whence;
 use whence_model::Timestamp;
-use whence_testkit::{DatabaseServer, MariaDb, MySql56};
+use whence_testkit::{DatabaseServer, Product};
 
 use crate::compare::{Findings, Side, compare};
 use crate::entry::{Entry, What};
 use crate::load;
 use crate::record::{Sessions, general_log, server_audit, whence::Reader};
 
-/// A server that the test knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Product {
-    MariaDb,
-    MySql56,
-}
+/// Names of the logs, in the data directory.
+const GENERAL_LOG: &str = "general.log";
+const AUDIT_LOG: &str = "audit.log";
 
-impl Product {
-    pub const ALL: [Self; 2] = [Self::MariaDb, Self::MySql56];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::MariaDb => "mariadb",
-            Self::MySql56 => "mysql56",
-        }
+/// Starts the server with all its own logs on.
+fn start(product: Product) -> anyhow::Result<DatabaseServer> {
+    let general = format!("--general-log-file={GENERAL_LOG}");
+    let audit = format!("--server-audit-file-path={AUDIT_LOG}");
+    let mut options = vec![
+        "--general-log=1",
+        "--log-output=FILE",
+        general.as_str(),
+        "--max-connections=500",
+        "--max-connect-errors=1000000000",
+        "--innodb-flush-log-at-trx-commit=0",
+        "--innodb-lock-wait-timeout=2",
+    ];
+    if product.is_mariadb() {
+        options.extend([
+            "--plugin-load-add=server_audit",
+            "--server-audit-logging=ON",
+            "--server-audit-events=CONNECT,QUERY",
+            "--server-audit-query-log-limit=4194304",
+            "--server-audit-file-rotate-size=9223372036854775807",
+            audit.as_str(),
+        ]);
+    } else {
+        // Otherwise it rewrites statements with passwords, and leaves out what it cannot parse.
+        options.push("--log-raw");
     }
-
-    fn start(self, logs: &Path) -> anyhow::Result<DatabaseServer> {
-        let mut options = vec![
-            "--general-log=1".to_owned(),
-            "--log-output=FILE".to_owned(),
-            format!("--general-log-file={}", logs.join("general.log").display()),
-            "--max-connections=500".to_owned(),
-            "--max-connect-errors=1000000000".to_owned(),
-            "--innodb-flush-log-at-trx-commit=0".to_owned(),
-            "--innodb-lock-wait-timeout=2".to_owned(),
-        ];
-        match self {
-            Self::MariaDb => options.extend([
-                "--plugin-load-add=server_audit".to_owned(),
-                "--server-audit-logging=ON".to_owned(),
-                "--server-audit-events=CONNECT,QUERY".to_owned(),
-                "--server-audit-query-log-limit=4194304".to_owned(),
-                "--server-audit-file-rotate-size=9223372036854775807".to_owned(),
-                format!("--server-audit-file-path={}", logs.join("audit.log").display()),
-            ]),
-            // Otherwise it rewrites statements with passwords, and leaves out what it cannot parse.
-            Self::MySql56 => options.push("--log-raw".to_owned()),
-        }
-        let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        match self {
-            Self::MariaDb => MariaDb::start_with(&options),
-            Self::MySql56 => MySql56::start_with(&options),
-        }
-    }
+    product.start_with(&options)
 }
 
 /// What came of one server.
@@ -130,7 +116,7 @@ pub async fn run(
         println!("{}: records are kept in {}", product.name(), directory.path().display());
     }
     let from = Timestamp::now();
-    let server = product.start(directory.path())?;
+    let server = start(product)?;
     load::prepare(&server)?;
     let data = directory.path().join("whence");
     let mut command = Command::new(program()?);
@@ -145,19 +131,14 @@ pub async fn run(
     let arrived = reader.wait_for_end(last).await?;
     let stored = reader.read().await?;
     whence.stop()?;
+    let logs = take_logs(&server, directory.path(), keep.is_some())?;
     drop(server);
 
     let journal: Sessions =
         sent.journals.into_iter().map(|journal| (journal.connection_id, journal.entries)).collect();
     let first = journal.keys().next().copied().unwrap_or_default();
-    let read = |name: &str| {
-        let path = directory.path().join(name);
-        std::fs::read(&path).with_context(|| path.display().to_string())
-    };
-    let mut records = vec![(Side::GeneralLog, general_log::parse(&read("general.log")?))];
-    if product == Product::MariaDb {
-        records.push((Side::ServerAudit, server_audit::parse(&read("audit.log")?)));
-    }
+    let mut records = vec![(Side::GeneralLog, general_log::parse(&logs.general))];
+    records.extend(logs.audit.map(|audit| (Side::ServerAudit, server_audit::parse(&audit))));
     let by_programs: Sessions = records[0]
         .1
         .iter()
@@ -178,6 +159,25 @@ pub async fn run(
     let commands_per_second = rate(commands, sent.duration);
     let unplaced = stored.unplaced.len();
     Ok(summary(product, seed, done, unplaced, stored.lost, commands_per_second, findings))
+}
+
+/// What a server logged.
+struct Logs {
+    general: Vec<u8>,
+    audit: Option<Vec<u8>>,
+}
+
+/// Reads the server's logs, and leaves them in `directory` when they are to be kept.
+fn take_logs(server: &DatabaseServer, directory: &Path, keep: bool) -> anyhow::Result<Logs> {
+    let read = |name: &str| {
+        let path = server.data_directory().join(name);
+        if keep {
+            std::fs::copy(&path, directory.join(name)).with_context(|| path.display().to_string())?;
+        }
+        std::fs::read(&path).with_context(|| path.display().to_string())
+    };
+    let audit = server.product().is_mariadb().then(|| read(AUDIT_LOG)).transpose()?;
+    Ok(Logs { general: read(GENERAL_LOG)?, audit })
 }
 
 /// Whether a session of the general log is of a program, by its account.

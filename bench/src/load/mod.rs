@@ -13,8 +13,8 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use whence_testkit::{DatabaseServer, Via};
 
-use crate::client::Address;
 pub use session::{Journal, Login, Session, Tried};
+use whence_testkit::client::Address;
 
 /// Accounts that may do anything, from anywhere, without a password.
 pub const ACCOUNTS: &[&str] = &["app", "report", "batch", "api_7", "zoë", "a_sixteen_letter"];
@@ -116,8 +116,8 @@ fn work(server: &DatabaseServer, client: u64, share: usize, seed: u64) -> anyhow
 fn address(server: &DatabaseServer, random: &mut StdRng) -> Address {
     match random.gen_range(0..10) {
         0..4 => Address::Socket(server.socket()),
-        4..7 => Address::Tcp { from: Ipv4Addr::LOCALHOST, port: server.port() },
-        other => Address::Tcp { from: Ipv4Addr::new(127, 0, 0, other), port: server.port() },
+        4..7 => Address::Tcp { from: Ipv4Addr::LOCALHOST.into(), port: server.port() },
+        other => Address::Tcp { from: Ipv4Addr::new(127, 0, 0, other).into(), port: server.port() },
     }
 }
 

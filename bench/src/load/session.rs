@@ -1,12 +1,14 @@
 //! One connection and its journal: every command as it was sent, with what the server answered.
 
+use std::net::Ipv4Addr;
+
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
 use super::statements;
-use crate::client::{Address, Answer, Client, Failure, command};
 use crate::entry::{Entry, What, Wording};
+use whence_testkit::client::{Address, Answer, Client, Failure, command};
 
 /// What a client knows of its connection, from first to last.
 #[derive(Debug)]
@@ -54,7 +56,7 @@ impl Session {
         let mut state = Entry::new(What::Connect);
         state.login_user = Some(login.user.to_owned());
         (state.client_host, state.client_ip) = match address {
-            Address::Tcp { from, .. } if from.is_loopback() && from.octets()[3] == 1 => {
+            Address::Tcp { from, .. } if *from == Ipv4Addr::LOCALHOST => {
                 (Some("localhost".into()), Some(Some(*from)))
             }
             Address::Tcp { from, .. } => (Some(from.to_string()), Some(Some(*from))),

@@ -30,6 +30,7 @@ const COMMANDS: &[(&str, u32)] = &[
     ("Set option", 27),
     ("Fetch", 28),
     ("Reset connection", 31),
+    ("Reset Connection", 31),
 ];
 const CONNECT: &str = "Connect";
 
@@ -57,17 +58,24 @@ pub fn parse(bytes: &[u8]) -> Sessions {
 
 /// The connection, the command and the beginning of the argument of a line that begins an entry.
 fn head(line: &[u8]) -> Option<(u64, &'static str, &[u8])> {
-    let rest = line.strip_prefix(b"\t\t").or_else(|| {
-        let (time, rest) = line.split_at_checked(16)?;
-        let is_time = time.ends_with(b"\t") && time.get(..6)?.iter().all(u8::is_ascii_digit);
-        Some(rest).filter(|_| is_time)
-    })?;
+    let rest = line.strip_prefix(b"\t\t").or_else(|| behind_time(line))?;
     let rest = rest.trim_ascii_start();
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let id = std::str::from_utf8(rest.get(..digits)?).ok()?.parse().ok()?;
     let rest = rest.get(digits..)?.strip_prefix(b" ")?;
     let mut names = COMMANDS.iter().map(|(name, _)| *name).chain([CONNECT]);
     names.find_map(|name| Some((id, name, rest.strip_prefix(name.as_bytes())?.strip_prefix(b"\t")?)))
+}
+
+/// What follows `261125  1:38:22<tab>`, or since MySQL 5.7 `2026-11-25T01:38:22.123456Z<tab>`.
+fn behind_time(line: &[u8]) -> Option<&[u8]> {
+    let is_time = |time: &[u8]| match time {
+        [date @ .., b'Z'] => date.len() == 26 && date.get(10) == Some(&b'T') && date.get(19) == Some(&b'.'),
+        date => date.len() == 15 && date.iter().take(6).all(u8::is_ascii_digit),
+    };
+    let tab = line.iter().take(28).position(|&byte| byte == b'\t')?;
+    let (time, rest) = line.split_at_checked(tab)?;
+    rest.get(1..).filter(|_| is_time(time))
 }
 
 fn add(session: &mut Vec<Entry>, name: &str, argument: Vec<u8>) {

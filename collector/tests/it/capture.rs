@@ -2,25 +2,14 @@
 
 use std::net::Ipv4Addr;
 
-use whence_model::{Command, Event, EventKind, Outcome, Provider, StatementClass, Transport};
-use whence_testkit::{MariaDb, MySql56, Via};
+use whence_model::{Command, Event, EventKind, Provider, StatementClass, Transport};
+use whence_testkit::client::command;
+use whence_testkit::{Client, Product, Via};
 
-use crate::client::{Answer, Client, Refused};
-use crate::watched::Watched;
+use crate::told::{error, ok, only, query, sql};
+use crate::watched::{Watched, refusal};
 
-/// Makes a test of each function for each server.
-macro_rules! for_each_server {
-    ($($name:ident,)+) => {
-        mod mariadb {
-            $(#[test] fn $name() { super::$name(super::Watched::new(super::MariaDb::start().unwrap())); })+
-        }
-        mod mysql_5_6 {
-            $(#[test] fn $name() { super::$name(super::Watched::new(super::MySql56::start().unwrap())); })+
-        }
-    };
-}
-
-for_each_server! {
+crate::servers::for_each_server! {
     a_session_over_tcp,
     a_session_over_the_socket,
     the_command_line_client,
@@ -35,49 +24,14 @@ for_each_server! {
     sessions_at_once,
 }
 
-fn sql(event: &Event) -> &str {
-    let statement = event.statement.as_ref().unwrap_or_else(|| panic!("no statement in {event:#?}"));
-    &statement.sql.as_ref().unwrap().text
-}
-
-/// The command with this number, of which there is one.
-fn only(events: &[Event], command: Command) -> &Event {
-    let mut found = events.iter().filter(|event| event.command == Some(command));
-    let first = found.next().unwrap_or_else(|| panic!("no {} in {events:#?}", command.name()));
-    assert!(found.next().is_none(), "several {} in {events:#?}", command.name());
-    first
-}
-
-fn query<'a>(events: &'a [Event], text: &str) -> &'a Event {
-    events
-        .iter()
-        .find(|event| event.command == Some(Command::QUERY) && sql(event) == text)
-        .unwrap_or_else(|| panic!("no {text} in {events:#?}"))
-}
-
-fn ok(event: &Event) -> (Option<u64>, Option<u64>) {
-    match event.outcome {
-        Some(Outcome::Ok { rows_sent, rows_affected }) => (rows_sent, rows_affected),
-        _ => panic!("not good: {event:#?}"),
-    }
-}
-
-fn error(event: &Event) -> (u32, &str, &str) {
-    match &event.outcome {
-        Some(Outcome::Error { code: Some(code), sqlstate: Some(state), message: Some(message) }) => {
-            (*code, state, &message.text)
-        }
-        _ => panic!("no whole error: {event:#?}"),
-    }
-}
-
-fn a_session_over_tcp(mut watched: Watched) {
-    let mut client = Client::connect(&watched.server, Via::Tcp, "ana", "shop").unwrap();
+fn a_session_over_tcp(product: Product) {
+    let mut watched = Watched::start(product);
+    let mut client = watched.open(Via::Tcp, "ana", "shop");
     let (id, port) = (client.connection_id, client.port);
-    assert_eq!(client.query("SELECT * FROM goods").unwrap().rows, 3);
-    client.ping();
+    assert_eq!(client.query("SELECT * FROM goods").unwrap().rows, Some(3));
+    client.ping().unwrap();
     client.query("INSERT INTO goods VALUES (4, 'four'), (5, 'five')").unwrap();
-    client.quit();
+    client.quit().unwrap();
     let events = watched.connection(id);
 
     let kinds: Vec<_> = events.iter().map(|event| event.kind).collect();
@@ -105,11 +59,12 @@ fn a_session_over_tcp(mut watched: Watched) {
     assert!(events.windows(2).all(|pair| pair[0].sequence < pair[1].sequence));
 }
 
-fn a_session_over_the_socket(mut watched: Watched) {
-    let mut client = Client::connect(&watched.server, Via::Socket, "ben", "").unwrap();
+fn a_session_over_the_socket(product: Product) {
+    let mut watched = Watched::start(product);
+    let mut client = watched.open(Via::Socket, "ben", "");
     let id = client.connection_id;
     client.query("SELECT name FROM shop.goods WHERE id = 2").unwrap();
-    client.quit();
+    client.quit().unwrap();
     let events = watched.connection(id);
     for event in &events {
         assert_eq!(event.principal.user.as_deref(), Some("ben"));
@@ -122,7 +77,8 @@ fn a_session_over_the_socket(mut watched: Watched) {
     assert_eq!(ok(query(&events, "SELECT name FROM shop.goods WHERE id = 2")).0, Some(1));
 }
 
-fn the_command_line_client(mut watched: Watched) {
+fn the_command_line_client(product: Product) {
+    let mut watched = Watched::start(product);
     for via in [Via::Tcp, Via::Socket] {
         let told = watched.server.sql("locked", "secret", "shop", "SELECT CONNECTION_ID()", via).unwrap();
         let events = watched.connection(told.parse().unwrap());
@@ -135,15 +91,16 @@ fn the_command_line_client(mut watched: Watched) {
     }
 }
 
-fn errors(mut watched: Watched) {
-    let mut client = Client::connect(&watched.server, Via::Tcp, "ben", "shop").unwrap();
+fn errors(product: Product) {
+    let mut watched = Watched::start(product);
+    let mut client = watched.open(Via::Tcp, "ben", "shop");
     let id = client.connection_id;
-    assert_eq!(client.query("SELEC 1"), Err(Refused(1064)));
-    assert_eq!(client.query("SELECT * FROM nothing"), Err(Refused(1146)));
-    assert_eq!(client.query("DELETE FROM goods"), Err(Refused(1142)));
-    assert_eq!(client.init_db("nowhere"), Err(Refused(1044)));
-    assert_eq!(client.query("SELECT 1").unwrap().rows, 1);
-    client.quit();
+    assert_eq!(refusal(client.query("SELEC 1")), 1064);
+    assert_eq!(refusal(client.query("SELECT * FROM nothing")), 1146);
+    assert_eq!(refusal(client.query("DELETE FROM goods")), 1142);
+    assert_eq!(refusal(client.init_db("nowhere")), 1044);
+    assert_eq!(client.query("SELECT 1").unwrap().rows, Some(1));
+    client.quit().unwrap();
     let events = watched.connection(id);
     let (code, state, message) = error(query(&events, "SELEC 1"));
     assert_eq!((code, state), (1064, "42000"));
@@ -158,12 +115,14 @@ fn errors(mut watched: Watched) {
     assert_eq!(ok(query(&events, "SELECT 1")).0, Some(1));
 }
 
-fn refused_logins(mut watched: Watched) {
-    let refused = |user, scramble: &[u8], database| {
-        Client::connect_with(&watched.server, Via::Tcp, user, scramble, database).err()
+fn refused_logins(product: Product) {
+    let mut watched = Watched::start(product);
+    let refused = |user, scramble: &[u8]| {
+        let mut client = Client::connect(&watched.server.address(Via::Tcp)).unwrap();
+        refusal(client.log_in(user, scramble, ""))
     };
-    assert_eq!(refused("locked", &[7; 20], ""), Some(Refused(1045)));
-    assert_eq!(refused("locked", &[], ""), Some(Refused(1045)));
+    assert_eq!(refused("locked", &[7; 20]), 1045);
+    assert_eq!(refused("locked", &[]), 1045);
     let told = watched.server.sql("ben", "", "mysql", "SELECT 1", Via::Socket).unwrap_err();
     assert!(told.to_string().contains("1044"), "{told}");
 
@@ -188,8 +147,9 @@ fn refused_logins(mut watched: Watched) {
     assert!(message.contains("'ben'@'localhost' to database 'mysql'"), "{message}");
 }
 
-fn long_and_foreign_text(mut watched: Watched) {
-    let mut client = Client::connect(&watched.server, Via::Socket, "zoë", "").unwrap();
+fn long_and_foreign_text(product: Product) {
+    let mut watched = Watched::start(product);
+    let mut client = watched.open(Via::Socket, "zoë", "");
     let id = client.connection_id;
     client.query("CREATE DATABASE größe").unwrap();
     client.init_db("größe").unwrap();
@@ -198,7 +158,7 @@ fn long_and_foreign_text(mut watched: Watched) {
     for length in lengths {
         client.query(&long(length)).unwrap();
     }
-    client.quit();
+    client.quit().unwrap();
     let events = watched.connection(id);
     let foreign = query(&events, "SELECT '日本語 ünï 🦀'");
     assert_eq!(foreign.principal.user.as_deref(), Some("zoë"));
@@ -223,12 +183,13 @@ fn long(bytes: usize) -> String {
     format!("SELECT LENGTH('{}')", "x".repeat(bytes - frame))
 }
 
-fn slow_statements(mut watched: Watched) {
-    let mut client = Client::connect(&watched.server, Via::Tcp, "ana", "").unwrap();
+fn slow_statements(product: Product) {
+    let mut watched = Watched::start(product);
+    let mut client = watched.open(Via::Tcp, "ana", "");
     let id = client.connection_id;
     client.query("SELECT SLEEP(0.2)").unwrap();
     client.query("SELECT 1").unwrap();
-    client.quit();
+    client.quit().unwrap();
     let events = watched.connection(id);
     let slow = query(&events, "SELECT SLEEP(0.2)");
     let took_ns = slow.duration_ns.unwrap();
@@ -238,18 +199,19 @@ fn slow_statements(mut watched: Watched) {
     assert!(next.duration_ns.unwrap() < took_ns);
 }
 
-fn prepared_statements(mut watched: Watched) {
+fn prepared_statements(product: Product) {
+    let mut watched = Watched::start(product);
     const TEXT: &str = "SELECT name FROM goods WHERE id <= ?";
-    let mut client = Client::connect(&watched.server, Via::Tcp, "ana", "shop").unwrap();
+    let mut client = watched.open(Via::Tcp, "ana", "shop");
     let id = client.connection_id;
-    let statement = client.prepare(TEXT).unwrap();
-    assert_eq!(client.execute(statement, 2), Ok(Answer { rows: 2, affected: 0 }));
-    assert_eq!(client.execute(statement, 3), Ok(Answer { rows: 3, affected: 0 }));
-    client.close_statement(statement);
-    let update = client.prepare("UPDATE goods SET name = 'all' WHERE id >= ?").unwrap();
-    assert_eq!(client.execute(update, 2), Ok(Answer { rows: 0, affected: 2 }));
-    assert_eq!(client.prepare("SELECT * FROM nothing WHERE id = ?"), Err(Refused(1146)));
-    client.quit();
+    let statement = client.prepare(TEXT.as_bytes()).unwrap();
+    assert_eq!(client.execute(statement, 2).unwrap().rows, Some(2));
+    assert_eq!(client.execute(statement, 3).unwrap().rows, Some(3));
+    client.tell(command::STMT_CLOSE, &statement.to_le_bytes()).unwrap();
+    let update = client.prepare(b"UPDATE goods SET name = 'all' WHERE id >= ?").unwrap();
+    assert_eq!(client.execute(update, 2).unwrap().affected, Some(2));
+    assert_eq!(refusal(client.prepare(b"SELECT * FROM nothing WHERE id = ?")), 1146);
+    client.quit().unwrap();
     let events = watched.connection(id);
 
     let of = |command| events.iter().filter(move |event| event.command == Some(command));
@@ -270,30 +232,32 @@ fn prepared_statements(mut watched: Watched) {
     ok(only(&events, Command(25)));
 }
 
-fn statements_prepared_in_sql(mut watched: Watched) {
-    let mut client = Client::connect(&watched.server, Via::Socket, "ana", "shop").unwrap();
+fn statements_prepared_in_sql(product: Product) {
+    let mut watched = Watched::start(product);
+    let mut client = watched.open(Via::Socket, "ana", "shop");
     let id = client.connection_id;
     client.query("PREPARE few FROM 'SELECT name FROM goods LIMIT 2'").unwrap();
-    assert_eq!(client.query("EXECUTE few").unwrap().rows, 2);
-    client.quit();
+    assert_eq!(client.query("EXECUTE few").unwrap().rows, Some(2));
+    client.quit().unwrap();
     let events = watched.connection(id);
     ok(query(&events, "PREPARE few FROM 'SELECT name FROM goods LIMIT 2'"));
     assert_eq!(ok(query(&events, "EXECUTE few")).0, Some(2));
 }
 
-fn changes_of_database_and_user(mut watched: Watched) {
-    let mut client = Client::connect(&watched.server, Via::Tcp, "ana", "shop").unwrap();
+fn changes_of_database_and_user(product: Product) {
+    let mut watched = Watched::start(product);
+    let mut client = watched.open(Via::Tcp, "ana", "shop");
     let id = client.connection_id;
     client.query("SELECT 1").unwrap();
     client.init_db("mysql").unwrap();
     client.query("SELECT 2").unwrap();
     client.query("USE shop").unwrap();
     client.query("SELECT 3").unwrap();
-    client.change_user("ben", "").unwrap();
+    client.change_user("ben", &[], "").unwrap();
     client.query("SELECT 4").unwrap();
-    assert_eq!(client.change_user("locked", ""), Err(Refused(1045)));
+    assert_eq!(refusal(client.change_user("locked", &[], "")), 1045);
     // MariaDB lets the session go on as before, MySQL closes it.
-    let goes_on = watched.server.program().ends_with("mariadbd");
+    let goes_on = product.is_mariadb();
     if goes_on {
         client.query("SELECT 5").unwrap();
     }
@@ -320,15 +284,16 @@ fn changes_of_database_and_user(mut watched: Watched) {
     assert_eq!(events.iter().filter(|event| event.kind == EventKind::Connect).count(), 1);
 }
 
-fn cut_connections(mut watched: Watched) {
-    let client = Client::connect(&watched.server, Via::Tcp, "ana", "").unwrap();
+fn cut_connections(product: Product) {
+    let mut watched = Watched::start(product);
+    let client = watched.open(Via::Tcp, "ana", "");
     let id = client.connection_id;
     drop(client);
     let events = watched.connection(id);
     assert_eq!(events.len(), 2, "{events:#?}");
     assert_eq!(events[1].principal, events[0].principal);
 
-    let mut killed = Client::connect(&watched.server, Via::Tcp, "ana", "").unwrap();
+    let mut killed = watched.open(Via::Tcp, "ana", "");
     let id = killed.connection_id;
     killed.query("SELECT 1").unwrap();
     watched.server.sql("root", "", "", &format!("KILL {id}"), Via::Socket).unwrap();
@@ -337,16 +302,17 @@ fn cut_connections(mut watched: Watched) {
     drop(killed);
 }
 
-fn sessions_at_once(mut watched: Watched) {
-    let server = &watched.server;
+fn sessions_at_once(product: Product) {
+    let mut watched = Watched::start(product);
+    let address = watched.server.address(Via::Tcp);
     let users = ["ana", "ben", "zoë"];
     let work = |number: usize| {
-        let mut client = Client::connect(server, Via::Tcp, users[number % 3], "shop").unwrap();
+        let mut client = Client::open(&address, users[number % 3], "shop").unwrap();
         for count in 0..50 {
             client.query(&format!("SELECT {number}, {count}")).unwrap();
         }
         let id = client.connection_id;
-        client.quit();
+        client.quit().unwrap();
         id
     };
     let work = &work;

@@ -3,8 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
 mod capture;
-mod client;
 mod offsets;
 mod overlay;
+mod servers;
+mod told;
 mod trial;
 mod watched;

@@ -10,7 +10,6 @@ use whence_collector::offsets::{Table, derive};
 use whence_model::{Command, Event, EventKind, Outcome};
 use whence_testkit::{MariaDb, Via};
 
-use crate::client::Client;
 use crate::watched::Watched;
 
 /// A container's file system over the directory of a program.
@@ -42,18 +41,18 @@ impl Drop for Container {
 }
 
 fn session(watched: &mut Watched) -> Vec<Event> {
-    let mut client = Client::connect(&watched.server, Via::Tcp, "ana", "shop").unwrap();
+    let mut client = watched.open(Via::Tcp, "ana", "shop");
     let id = client.connection_id;
     client.query("SELECT * FROM goods").unwrap();
-    let statement = client.prepare("SELECT name FROM goods WHERE id <= ?").unwrap();
+    let statement = client.prepare(b"SELECT name FROM goods WHERE id <= ?").unwrap();
     client.execute(statement, 2).unwrap();
-    client.change_user("ben", "shop").unwrap();
+    client.change_user("ben", &[], "shop").unwrap();
     assert!(client.query("DELETE FROM goods").is_err());
-    client.quit();
+    client.quit().unwrap();
     // What would come twice has come by the end of the next connection.
-    let next = Client::connect(&watched.server, Via::Tcp, "ana", "").unwrap();
+    let next = watched.open(Via::Tcp, "ana", "");
     let next_id = next.connection_id;
-    next.quit();
+    next.quit().unwrap();
     watched.connection(next_id);
     watched.connection(id)
 }

@@ -1,12 +1,14 @@
 //! A database server with probes on it, and the events that come of what is done there.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use whence_collector::decode::{DecodeError, Decoder, TextPolicy};
 use whence_collector::offsets::{Derived, Table, derive};
 use whence_collector::probe::{Attachment, Config, Probes, Ring};
 use whence_model::{Event, EventKind, InstanceId, Server, Statement, Text, Timestamp};
-use whence_testkit::{DatabaseServer, Via};
+use whence_testkit::client::Failure;
+use whence_testkit::{Client, DatabaseServer, Product, Via};
 
 /// How long an event may take from the kernel to here.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -32,12 +34,22 @@ pub struct Watched {
     pub attachment: Option<Attachment>,
 }
 
+/// The number of the error that the server refused with.
+pub fn refusal<T>(result: Result<T, Failure>) -> u16 {
+    result.err().and_then(|failure| failure.code()).expect("the server should have refused")
+}
+
 impl Watched {
+    /// Starts a server and puts probes on it.
+    pub fn start(product: Product) -> Self {
+        Self::new(product.start().unwrap())
+    }
+
     /// Puts probes on a server that has just been started, with accounts and data in it.
     pub fn new(server: DatabaseServer) -> Self {
         server.sql("root", "", "", SETUP, Via::Socket).unwrap();
-        // A script may have started it.
-        let program = std::fs::read_link(format!("/proc/{}/exe", server.pid().unwrap())).unwrap();
+        // Its path may be one of another mount namespace.
+        let program = PathBuf::from(format!("/proc/{}/exe", server.pid().unwrap()));
         let derived = derive(&program, &Table::load(None).unwrap()).unwrap();
         let config = Config { ring_bytes: 4 << 20, ..Config::default() };
         let mut probes = Probes::load(&config).unwrap();
@@ -47,6 +59,11 @@ impl Watched {
         let mut decoder = Decoder::new(id, 1, Box::new(Policy));
         decoder.add_server(server.pid().unwrap(), describe(&server, &derived));
         Self { server, probes, ring, decoder, events: Vec::new(), attachment: Some(attachment) }
+    }
+
+    /// A connection with an empty password.
+    pub fn open(&self, via: Via, user: &str, database: &str) -> Client {
+        Client::open(&self.server.address(via), user, database).unwrap()
     }
 
     /// Reads events until one is `wanted`, and gives all that came since the start.

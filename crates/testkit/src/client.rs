@@ -3,16 +3,17 @@
 //! Format: <https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html>.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
 
 const CONNECT_WITH_DB: u32 = 1 << 3;
 const PROTOCOL_41: u32 = 1 << 9;
+const LOCAL_FILES: u32 = 1 << 7;
 const SECURE_CONNECTION: u32 = 1 << 15;
 const MULTI_STATEMENTS: u32 = 1 << 16;
 const MULTI_RESULTS: u32 = 1 << 17;
@@ -33,6 +34,8 @@ pub mod command {
     pub const PROCESS_KILL: u8 = 12;
     pub const PING: u8 = 14;
     pub const CHANGE_USER: u8 = 17;
+    pub const BINLOG_DUMP: u8 = 18;
+    pub const REGISTER_SLAVE: u8 = 21;
     pub const STMT_PREPARE: u8 = 22;
     pub const STMT_EXECUTE: u8 = 23;
     pub const STMT_SEND_LONG_DATA: u8 = 24;
@@ -51,12 +54,22 @@ pub enum Failure {
     Broken(#[from] io::Error),
 }
 
+impl Failure {
+    /// The error's number, where the server gave one.
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Refused(code) => Some(*code),
+            Self::Broken(_) => None,
+        }
+    }
+}
+
 /// Where a connection goes to, and from where.
 #[derive(Clone, Debug)]
 pub enum Address {
-    /// From an address of loopback to a port of 127.0.0.1.
+    /// From an address of loopback to a port of 127.0.0.1, or of ::1 when it is one of IPv6.
     Tcp {
-        from: Ipv4Addr,
+        from: IpAddr,
         port: u16,
     },
     Socket(PathBuf),
@@ -111,12 +124,24 @@ impl Client {
         Ok(client)
     }
 
+    /// Connects and logs in with an empty password.
+    pub fn open(address: &Address, user: &str, database: &str) -> Result<Self, Failure> {
+        let mut client = Self::connect(address)?;
+        client.log_in(user, &[], database)?;
+        Ok(client)
+    }
+
     /// Logs in with these bytes in place of a scrambled password; none is an empty password.
     pub fn log_in(&mut self, user: &str, scramble: &[u8], database: &str) -> Result<(), Failure> {
         let mut login = Vec::new();
         let database_bit = if database.is_empty() { 0 } else { CONNECT_WITH_DB };
-        let capabilities =
-            PROTOCOL_41 | SECURE_CONNECTION | PLUGIN_AUTH | MULTI_STATEMENTS | MULTI_RESULTS | database_bit;
+        let capabilities = PROTOCOL_41
+            | SECURE_CONNECTION
+            | PLUGIN_AUTH
+            | MULTI_STATEMENTS
+            | MULTI_RESULTS
+            | LOCAL_FILES
+            | database_bit;
         login.extend(capabilities.to_le_bytes());
         login.extend((1_u32 << 24).to_le_bytes());
         login.push(UTF8MB4);
@@ -152,6 +177,11 @@ impl Client {
     /// Sends a command that is answered with results: `COM_QUERY`, `COM_STMT_EXECUTE`, `COM_PROCESS_INFO`.
     pub fn ask(&mut self, number: u8, body: &[u8]) -> Result<Answer, Failure> {
         self.tell(number, body)?;
+        self.answer()
+    }
+
+    /// Reads the results of a command.
+    pub fn answer(&mut self) -> Result<Answer, Failure> {
         let mut answer = Answer::default();
         loop {
             let first = self.receive()?;
@@ -172,6 +202,46 @@ impl Client {
                 return Ok(answer);
             }
         }
+    }
+
+    /// Sends SQL that is answered with results.
+    pub fn query(&mut self, sql: &str) -> Result<Answer, Failure> {
+        self.ask(command::QUERY, sql.as_bytes())
+    }
+
+    /// Sends `LOAD DATA LOCAL`, and `contents` when the server asks for the file.
+    pub fn load_local(&mut self, sql: &str, contents: &[u8]) -> Result<Answer, Failure> {
+        self.tell(command::QUERY, sql.as_bytes())?;
+        let asked = self.receive()?;
+        check(&asked)?;
+        if asked.first() != Some(&0xfb) {
+            return Err(malformed().into());
+        }
+        self.send(contents)?;
+        self.send(&[])?;
+        self.answer()
+    }
+
+    /// Executes a prepared statement of one parameter, a `BIGINT`.
+    pub fn execute(&mut self, statement: u32, parameter: i64) -> Result<Answer, Failure> {
+        let mut body = statement.to_le_bytes().to_vec();
+        // No cursor, one execution, no value is null, their types follow: one BIGINT.
+        body.extend([0, 1, 0, 0, 0, 0, 1, 8, 0]);
+        body.extend(parameter.to_le_bytes());
+        self.ask(command::STMT_EXECUTE, &body)
+    }
+
+    pub fn ping(&mut self) -> Result<(), Failure> {
+        self.one_answer(command::PING, &[])
+    }
+
+    pub fn init_db(&mut self, database: &str) -> Result<(), Failure> {
+        self.one_answer(command::INIT_DB, database.as_bytes())
+    }
+
+    /// Ends the connection in good order.
+    pub fn quit(mut self) -> Result<(), Failure> {
+        self.tell(command::QUIT, &[])
     }
 
     /// Sends a command that is answered with one packet.
@@ -253,7 +323,8 @@ impl Client {
         Ok(self.stream.write_all(&packet)?)
     }
 
-    fn receive(&mut self) -> Result<Vec<u8>, io::Error> {
+    /// Reads one packet, whatever it is.
+    pub fn receive(&mut self) -> Result<Vec<u8>, io::Error> {
         let mut head = [0; 4];
         self.stream.read_exact(&mut head)?;
         self.sequence = head[3].wrapping_add(1);
@@ -263,10 +334,14 @@ impl Client {
     }
 }
 
-fn tcp(from: Ipv4Addr, port: u16) -> Result<TcpStream, io::Error> {
-    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(from, 0)))?;
-    connect(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)))?;
+fn tcp(from: IpAddr, port: u16) -> Result<TcpStream, io::Error> {
+    let (family, to) = match from {
+        IpAddr::V4(_) => (AddressFamily::Inet, IpAddr::from(Ipv4Addr::LOCALHOST)),
+        IpAddr::V6(_) => (AddressFamily::Inet6, IpAddr::from(Ipv6Addr::LOCALHOST)),
+    };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(from, 0)))?;
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(to, port)))?;
     Ok(TcpStream::from(socket))
 }
 
