@@ -405,6 +405,10 @@ impl Session<'_> {
                 (number::FIELD_LIST, Some(NO_DATABASE)) => Some("Field_list without a database: not logged"),
                 (number::PREPARE, Some(_)) => Some("Prepare that failed: not logged"),
                 (number::PROCESS_KILL, Some(_)) => Some("Process_kill that failed: not logged"),
+                // Later ones log it before they know how it ends.
+                (number::EXECUTE, Some(_)) if is_mariadb_10_5(event) => {
+                    Some("Execute that failed: MariaDB 10.5 does not log it")
+                }
                 _ => None,
             },
             Side::ServerAudit => match command {
@@ -528,6 +532,11 @@ fn code(event: &Event) -> Option<u32> {
         Some(Outcome::Error { code, .. }) => code,
         _ => None,
     }
+}
+
+fn is_mariadb_10_5(event: &Event) -> bool {
+    let version = event.server.version.as_deref();
+    version.is_some_and(|version| version.starts_with("10.5.") && version.contains("MariaDB"))
 }
 
 fn is_error(event: &Event) -> bool {

@@ -329,7 +329,7 @@ fn sessions_at_once(product: Product) {
             assert_eq!(event.principal.user.as_deref(), Some(users[number % 3]));
         }
     }
-    let counters = watched.probes.counters(watched.server.pid().unwrap()).unwrap();
+    let counters = watched.counters();
     assert_eq!(counters.seen, counters.submitted);
     assert_eq!((counters.ring_full, counters.fields_unreadable), (0, 0), "{counters:?}");
 }

@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
 mod capture;
+mod events;
 mod offsets;
 mod overlay;
 mod servers;
+mod thread_pool;
 mod told;
 mod trial;
 mod watched;

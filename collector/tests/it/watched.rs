@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use whence_abi::record::Counters;
 use whence_collector::decode::{DecodeError, Decoder, TextPolicy};
 use whence_collector::offsets::{Derived, Table, derive};
 use whence_collector::probe::{Attachment, Config, Probes, Ring};
@@ -45,6 +46,11 @@ impl Watched {
         Self::new(product.start().unwrap())
     }
 
+    /// The same with more options of the server.
+    pub fn start_with(product: Product, options: &[&str]) -> Self {
+        Self::new(product.start_with(options).unwrap())
+    }
+
     /// Puts probes on a server that has just been started, with accounts and data in it.
     pub fn new(server: DatabaseServer) -> Self {
         server.sql("root", "", "", SETUP, Via::Socket).unwrap();
@@ -70,25 +76,43 @@ impl Watched {
     pub fn until(&mut self, wanted: impl Fn(&Event) -> bool) -> &[Event] {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            let mut end = None;
-            while let Some(entry) = self.ring.next() {
-                end = Some(entry.end);
-                match self.decoder.decode(entry.bytes) {
-                    Ok(event) => self.events.extend(event),
-                    // Other tests run servers of the same program.
-                    Err(DecodeError::UnknownProcess { .. }) => {}
-                    Err(error) => panic!("{error}"),
-                }
-            }
-            if let Some(end) = end {
-                self.ring.commit(end);
-            }
+            self.take_in();
             if self.events.iter().any(&wanted) {
                 return &self.events;
             }
             assert!(Instant::now() < deadline, "the event did not come; these did: {:#?}", self.events);
             self.ring.wait(Duration::from_millis(20)).unwrap();
         }
+    }
+
+    /// Reads what is in the ring.
+    pub fn take_in(&mut self) {
+        let mut end = None;
+        while let Some(entry) = self.ring.next() {
+            end = Some(entry.end);
+            match self.decoder.decode(entry.bytes) {
+                Ok(event) => self.events.extend(event),
+                // Other tests run servers of the same program.
+                Err(DecodeError::UnknownProcess { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        if let Some(end) = end {
+            self.ring.commit(end);
+        }
+    }
+
+    /// The kernel's counters of the server.
+    pub fn counters(&self) -> Counters {
+        self.probes.counters(self.server.pid().unwrap()).unwrap()
+    }
+
+    /// Ends the server as a crash would, and gives what it had begun and not ended.
+    pub fn kill_server(&mut self) -> Vec<Event> {
+        let pid = self.server.pid().unwrap();
+        self.server.kill();
+        let (records, _) = self.probes.process_ended(pid).unwrap();
+        records.iter().filter_map(|record| self.decoder.decode(record).unwrap()).collect()
     }
 
     /// All events of a connection that has ended, in order.

@@ -2,7 +2,7 @@
 //! killed and removed when dropped.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -26,6 +26,8 @@ const POLL: Duration = Duration::from_millis(20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
     Tcp,
+    /// To a server that was told to listen there.
+    TcpV6,
     Socket,
 }
 
@@ -171,6 +173,7 @@ impl DatabaseServer {
     pub fn address(&self, via: Via) -> Address {
         match via {
             Via::Tcp => Address::Tcp { from: Ipv4Addr::LOCALHOST.into(), port: self.port },
+            Via::TcpV6 => Address::Tcp { from: Ipv6Addr::LOCALHOST.into(), port: self.port },
             Via::Socket => Address::Socket(self.socket()),
         }
     }
@@ -206,6 +209,7 @@ impl DatabaseServer {
             Via::Tcp => {
                 command.args(["--protocol=tcp", "--host=127.0.0.1"]).arg(format!("--port={}", self.port))
             }
+            Via::TcpV6 => command.args(["--protocol=tcp", "--host=::1"]).arg(format!("--port={}", self.port)),
             Via::Socket => {
                 command.arg("--protocol=socket").arg(format!("--socket={}", self.socket().display()))
             }
