@@ -588,6 +588,7 @@ mod tests {
                 port: None,
                 process_id: 1,
                 process_started_at: Timestamp(0),
+                container_id: None,
             },
             principal: Principal { login_user: Some("app".into()), ..Principal::default() },
             session: Place { connection_id: Some(7), database: None },

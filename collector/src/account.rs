@@ -402,6 +402,7 @@ mod tests {
             port: Some(3306),
             process_id: 7,
             process_started_at: Timestamp(1),
+            container_id: None,
         }
     }
 

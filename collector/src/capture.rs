@@ -471,6 +471,7 @@ impl Capture {
             version: example.and_then(|example| example.version.clone()),
             process_id: tgid,
             process_started_at: now,
+            container_id: None,
             ..nobody
         };
         let id = ProcessId { tgid, start_ticks: 0 };
@@ -655,6 +656,7 @@ impl Capture {
             port: None,
             process_id: std::process::id(),
             process_started_at: Timestamp(0),
+            container_id: None,
         }
     }
 

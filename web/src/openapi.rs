@@ -274,7 +274,7 @@ fn schemas() -> Value {
         "Instance": object(&[
             &server[..],
             &[
-                ("server_process_id", number()), ("state", text()), ("provider", nothing()), ("detail", nothing()),
+                ("server_process_id", number()), ("container_id", nothing()), ("state", text()), ("provider", nothing()), ("detail", nothing()),
                 ("first_seen", time()), ("last_seen", time()),
             ],
         ].concat()),

@@ -31,6 +31,7 @@ fn server() -> Server {
         port: Some(3306),
         process_id: 7,
         process_started_at: Timestamp(1),
+        container_id: None,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every [`LOOK_EVERY`] the process list is read. A program that is new is looked into once: a server is one called
 //! `mysqld` or `mariadbd`, or one that carries static probes of the provider `mysql`.
 
+mod container;
 mod plan;
 pub mod process;
 mod product;

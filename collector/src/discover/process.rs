@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::time::{ClockId, clock_gettime};
 use whence_model::{InstanceId, Server, Timestamp};
 
-use super::product;
+use super::{container, product};
 
 /// The port of MySQL's X protocol, which is not the one that clients are known by.
 const X_PROTOCOL_PORT: u16 = 33060;
@@ -80,6 +80,7 @@ pub fn inspect(tgid: u32, host: &str) -> io::Result<Process> {
         port: address.map(|(_, port)| port),
         process_id: tgid,
         process_started_at: started_at(id),
+        container_id: container::id(tgid),
     };
     Ok(Process { id, server, listens: address.is_some() || !listeners.unix.is_empty() })
 }

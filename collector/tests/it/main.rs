@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
 mod capture;
+mod discovery;
 mod events;
 mod offsets;
 mod overlay;

@@ -12,9 +12,8 @@ use whence_collector::settings::Settings;
 use whence_collector::spool::Spool;
 use whence_collector::status::Status;
 use whence_model::{Command, Coverage, CoverageState, Event, EventKind, LossReason};
-use whence_testkit::{DatabaseServer, MariaDb, Via};
+use whence_testkit::{Client, DatabaseServer, MariaDb, Via};
 
-use crate::client::Client;
 use crate::offsets::copy_without_names;
 
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -76,14 +75,14 @@ fn collect(
         std::thread::sleep(POLL);
     };
     wait(CoverageState::Watched, &mut || {});
-    let mut client = Client::connect(server, Via::Tcp, "root", "mysql").unwrap();
+    let mut client = Client::open(&server.address(Via::Tcp), "root", "mysql").unwrap();
     let mut session = || {
-        assert_eq!(client.query("SELECT 1 AS asked").unwrap().rows, 1);
+        assert_eq!(client.query("SELECT 1 AS asked").unwrap().rows, Some(1));
         client.query("SELECT nothing").unwrap_err();
     };
     (0..20).for_each(|_| session());
     let detail = wait(state, &mut session);
-    client.quit();
+    client.quit().unwrap();
     shutdown.cancel();
     collector.join().unwrap();
 

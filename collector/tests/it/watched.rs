@@ -153,5 +153,6 @@ fn describe(server: &DatabaseServer, derived: &Derived) -> Server {
         port: Some(server.port()),
         process_id: server.pid().unwrap(),
         process_started_at: Timestamp::now(),
+        container_id: None,
     }
 }

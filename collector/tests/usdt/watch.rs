@@ -55,6 +55,7 @@ impl Watch {
             port: None,
             process_id,
             process_started_at: Timestamp(0),
+            container_id: None,
         };
         self.decoder.add_server(process_id, described);
     }

@@ -13,6 +13,9 @@
 //! | list | count as a 4-byte number, then the values |
 //! | named value | its spelling as text |
 //!
+//! What was added to version 1 is an *addition*: it follows the rest where it has a value, as its name and its value, and
+//! is not there where it has none. What was recorded before there was the field keeps its hash.
+//!
 //! What is not stored is not in it, and what is computed from it (ids, names of commands) is not either.
 
 use std::net::IpAddr;
@@ -154,6 +157,7 @@ pub struct ServerFields<'a> {
     pub port: Option<u16>,
     pub process_id: u32,
     pub process_started_at: Timestamp,
+    pub container_id: Option<&'a str>,
 }
 
 /// All of a statement; `T` is the name of a table.
@@ -198,6 +202,7 @@ impl<'a> From<&'a Server> for ServerFields<'a> {
             port: server.port,
             process_id: server.process_id,
             process_started_at: server.process_started_at,
+            container_id: server.container_id.as_deref(),
         }
     }
 }
@@ -284,6 +289,7 @@ pub fn event<T: AsRef<str>>(out: &mut Encoder, event: &EventFields<'_, T>) {
         out.str(reason);
         out.u64(events);
     });
+    server_additions(out, &event.server);
 }
 
 fn server(out: &mut Encoder, server: &ServerFields) {
@@ -295,6 +301,14 @@ fn server(out: &mut Encoder, server: &ServerFields) {
     out.option(server.port, Encoder::u16);
     out.u32(server.process_id);
     out.timestamp(server.process_started_at);
+}
+
+/// Behind everything else of an event or a span.
+fn server_additions(out: &mut Encoder, server: &ServerFields) {
+    if let Some(id) = server.container_id {
+        out.str("container_id");
+        out.str(id);
+    }
 }
 
 fn statement<T: AsRef<str>>(out: &mut Encoder, statement: &StatementFields<'_, T>) {
@@ -326,7 +340,8 @@ fn outcome(out: &mut Encoder, outcome: &OutcomeFields) {
 
 /// All of a coverage span.
 pub fn coverage(out: &mut Encoder, coverage: &Coverage) {
-    server(out, &(&coverage.server).into());
+    let of_server = ServerFields::from(&coverage.server);
+    server(out, &of_server);
     out.str(coverage.state.as_str());
     out.option(coverage.provider.map(whence_model::Provider::as_str), Encoder::str);
     out.timestamp(coverage.from);
@@ -340,4 +355,5 @@ pub fn coverage(out: &mut Encoder, coverage: &Coverage) {
         out.u64(*events);
     }
     out.option(coverage.detail.as_deref(), Encoder::str);
+    server_additions(out, &of_server);
 }

@@ -165,6 +165,7 @@ mod tests {
             port: Some(3306),
             process_id: 42,
             process_started_at: Timestamp(1_600_000_000_000_000_000),
+            container_id: None,
         }
     }
 
@@ -186,6 +187,8 @@ mod tests {
         |e| e.server.port = Some(3307),
         |e| e.server.process_id += 1,
         |e| e.server.process_started_at = Timestamp(0),
+        |e| e.server.container_id = Some("3f1c".into()),
+        |e| e.server.container_id = Some(String::new()),
         |e| e.principal.user = None,
         |e| e.principal.login_user = Some("app".into()),
         |e| e.principal.client_host = Some(String::new()),
@@ -255,6 +258,7 @@ mod tests {
         };
         let changes: &[fn(&mut Coverage)] = &[
             |c| c.server.port = None,
+            |c| c.server.container_id = Some("3f1c".into()),
             |c| c.state = CoverageState::NotRunning,
             |c| c.provider = None,
             |c| c.from = Timestamp(0),

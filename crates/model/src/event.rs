@@ -114,6 +114,9 @@ pub struct Server {
     pub port: Option<u16>,
     pub process_id: u32,
     pub process_started_at: Timestamp,
+    /// Id of the container that it runs in, as its runtime gave it. None: it runs in none, or nobody looked.
+    #[serde(default)]
+    pub container_id: Option<String>,
 }
 
 /// Who, and from where.

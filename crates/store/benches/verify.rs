@@ -44,6 +44,7 @@ fn event(number: u64) -> Event {
             port: Some(3306),
             process_id: 4242,
             process_started_at: Timestamp(1_795_400_000_000_000_000),
+            container_id: None,
         },
         principal: Principal {
             user: Some(format!("shop_app{}", number % 7)),

@@ -47,6 +47,7 @@ pub struct Migration {
 pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "0001_audit", sql: include_str!("../../../migrations/0001_audit.sql") },
     Migration { name: "0002_people", sql: include_str!("../../../migrations/0002_people.sql") },
+    Migration { name: "0003_container", sql: include_str!("../../../migrations/0003_container.sql") },
     Migration { name: "0006_proof", sql: include_str!("../../../migrations/0006_proof.sql") },
 ];
 

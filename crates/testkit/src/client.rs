@@ -67,7 +67,7 @@ impl Failure {
 /// Where a connection goes to, and from where.
 #[derive(Clone, Debug)]
 pub enum Address {
-    /// From an address of loopback to a port of 127.0.0.1, or of ::1 when it is one of IPv6.
+    /// From an address of loopback to a port of 127.0.0.1, or of `::1` when it is one of IP version 6.
     Tcp {
         from: IpAddr,
         port: u16,

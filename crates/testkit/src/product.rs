@@ -87,6 +87,11 @@ impl Product {
         !matches!(self, Self::MySql5_6 | Self::MySql9_7)
     }
 
+    /// Whether it runs in namespaces and a control group of its own.
+    pub fn is_in_container(self) -> bool {
+        matches!(self, Self::MariaDb10_5 | Self::MariaDb11_8 | Self::MySql9_7)
+    }
+
     /// A new server; `root` has no password, MySQL 5.6 has anonymous accounts too.
     pub fn start(self) -> anyhow::Result<DatabaseServer> {
         self.start_with(&[])
@@ -94,7 +99,11 @@ impl Product {
 
     /// The same with more options of the server.
     pub fn start_with(self, options: &[&str]) -> anyhow::Result<DatabaseServer> {
-        let program = self.program()?;
+        self.start_program(self.program()?, options)
+    }
+
+    /// The same with a copy of its program.
+    pub(crate) fn start_program(self, program: Program, options: &[&str]) -> anyhow::Result<DatabaseServer> {
         let directory = temporary_directory()?;
         let template = self.data(&program)?;
         run(Command::new("cp")

@@ -139,6 +139,7 @@ impl Checker<'_> {
             port: server.port.map(|port| self::port("server port", port)).transpose()?,
             process_id: server.process_id,
             process_started_at: Timestamp(server.process_started_at),
+            container_id: self.optional_name("container_id", server.container_id)?,
         })
     }
 

@@ -60,6 +60,7 @@ impl<'a> ServerTable<'a> {
             port: server.port.map(u32::from),
             process_id: server.process_id,
             process_started_at: server.process_started_at.0,
+            container_id: bytes(server.container_id.as_ref()),
         });
         number
     }

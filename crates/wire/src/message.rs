@@ -56,6 +56,8 @@ pub struct Server {
     pub process_id: u32,
     #[prost(sint64, tag = "8")]
     pub process_started_at: i64,
+    #[prost(bytes = "vec", optional, tag = "9")]
+    pub container_id: Option<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]

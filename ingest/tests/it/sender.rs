@@ -170,6 +170,7 @@ pub fn server() -> Server {
         port: Some(3306),
         process_id: 4242,
         process_started_at: Timestamp::now(),
+        container_id: None,
     }
 }
 

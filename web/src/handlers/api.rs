@@ -219,8 +219,8 @@ pub async fn instances(visitor: Visitor, RawQuery(raw): RawQuery) -> Result<Json
             "instance_id": row.instance_id, "host": row.host, "product": row.product, "version": row.version,
             "server_ip": row.server_ip.map(|ip| IpAddr::V6(ip).to_canonical().to_string()),
             "server_port": row.server_port, "server_process_id": row.server_process_id, "state": row.state,
-            "provider": row.provider, "detail": row.detail, "first_seen": row.first_seen,
-            "last_seen": row.last_seen,
+            "container_id": row.container_id, "provider": row.provider, "detail": row.detail,
+            "first_seen": row.first_seen, "last_seen": row.last_seen,
         })
     });
     Ok(Json(json!({ "instances": instances.collect::<Vec<Value>>() })))

@@ -39,6 +39,8 @@ struct Watched {
 struct Server {
     label: String,
     version: String,
+    /// The beginning of its id.
+    container: Option<String>,
     state: &'static str,
     state_text: String,
     detail: String,
@@ -136,6 +138,10 @@ impl Server {
         Self {
             label: statement::label(coverage),
             version: text::visible(coverage.version.as_deref().unwrap_or("unknown version")).into_owned(),
+            // As people know it from their container tools.
+            container: now
+                .and_then(|row| row.container_id.as_deref())
+                .map(|id| text::visible(&id.chars().take(12).collect::<String>()).into_owned()),
             state,
             state_text: state_text.into(),
             detail: text::visible(&coverage.details.join("; ")).into_owned(),

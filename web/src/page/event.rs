@@ -86,6 +86,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "instance_id",
             "server_process_id",
             "server_started_at",
+            "container_id",
         ],
     ),
     ("Record", &["event_id", "collector_id", "sequence", "batch_id", "provider", "event_hash"]),

@@ -27,6 +27,7 @@ pub fn server(host: &str) -> Server {
         port: Some(3306),
         process_id: 4242,
         process_started_at: NOON.plus_ns(-3600 * SECOND),
+        container_id: None,
     }
 }
 

@@ -33,6 +33,7 @@ fn event(sql: &str) -> Event {
             port: None,
             process_id: 1,
             process_started_at: Timestamp(1_795_400_000_000_000_000),
+            container_id: None,
         },
         principal: Principal { user: Some("app".into()), ..Principal::default() },
         session: Session::default(),

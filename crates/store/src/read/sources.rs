@@ -21,6 +21,7 @@ pub struct InstanceRow {
     pub server_ip: Option<Ipv6Addr>,
     pub server_port: Option<u16>,
     pub server_process_id: u32,
+    pub container_id: Option<String>,
     /// `watched`, `not_running` or `unattachable`.
     pub state: String,
     pub provider: Option<String>,
@@ -58,12 +59,12 @@ impl Store {
     pub async fn instances(&self) -> Result<Vec<InstanceRow>, StoreError> {
         // A tuple, so that a null does not make argMax skip the newest span.
         let sql = "SELECT instance_id, newest.1 AS host, newest.2 AS product, newest.3 AS version,
-                newest.4 AS server_ip, newest.5 AS server_port, newest.6 AS server_process_id, newest.7 AS state,
-                newest.8 AS provider, newest.9 AS detail, first_seen, last_seen
+                newest.4 AS server_ip, newest.5 AS server_port, newest.6 AS server_process_id,
+                newest.7 AS container_id, newest.8 AS state, newest.9 AS provider, newest.10 AS detail, first_seen, last_seen
             FROM (
                 SELECT instance_id, min(span_from) AS first_seen, max(span_to) AS last_seen,
-                    argMax(tuple(host, product, version, server_ip, server_port, server_process_id, state, provider,
-                        detail), (span_to, span_from)) AS newest
+                    argMax(tuple(host, product, version, server_ip, server_port, server_process_id, container_id,
+                        state, provider, detail), (span_to, span_from)) AS newest
                 FROM coverage GROUP BY instance_id
             )
             ORDER BY host, product, server_port, instance_id";

@@ -32,6 +32,7 @@ pub struct CoverageRow {
     pub server_process_id: u32,
     #[serde(with = "codec::timestamp")]
     pub server_started_at: Timestamp,
+    pub container_id: Option<String>,
     pub state: String,
     pub provider: Option<String>,
     #[serde(with = "codec::timestamp")]
@@ -70,6 +71,7 @@ impl CoverageRow {
             server_port: server.port,
             server_process_id: server.process_id,
             server_started_at: server.process_started_at,
+            container_id: server.container_id.clone(),
             state: coverage.state.as_str().into(),
             provider: coverage.provider.map(|provider| provider.as_str().into()),
             span_from: coverage.from,
@@ -100,6 +102,7 @@ impl CoverageRow {
                 port: self.server_port,
                 process_id: self.server_process_id,
                 process_started_at: self.server_started_at,
+                container_id: self.container_id.clone(),
             },
             state: parse("state", &self.state, CoverageState::parse)?,
             provider: provider.map(|text| parse("provider", text, Provider::parse)).transpose()?,

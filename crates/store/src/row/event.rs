@@ -40,6 +40,7 @@ pub struct EventRow {
     pub server_process_id: u32,
     #[serde(with = "codec::timestamp")]
     pub server_started_at: Timestamp,
+    pub container_id: Option<String>,
     pub user: Option<String>,
     pub login_user: Option<String>,
     pub client_host: Option<String>,
@@ -97,6 +98,7 @@ impl EventRow {
             server_port: server.port,
             server_process_id: server.process_id,
             server_started_at: server.process_started_at,
+            container_id: server.container_id.clone(),
             user: principal.user.clone(),
             login_user: principal.login_user.clone(),
             client_host: principal.client_host.clone(),
@@ -157,6 +159,7 @@ impl EventRow {
                 port: self.server_port,
                 process_id: self.server_process_id,
                 process_started_at: self.server_started_at,
+                container_id: self.container_id,
             },
         })
     }

@@ -36,6 +36,7 @@ fields! { row =>
     server_port: row.server_port,
     server_process_id: row.server_process_id,
     server_started_at: row.server_started_at.to_string(),
+    container_id: row.container_id.as_deref(),
     user: row.user.as_deref(),
     login_user: row.login_user.as_deref(),
     client_host: row.client_host.as_deref(),

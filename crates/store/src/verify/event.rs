@@ -41,6 +41,8 @@ pub struct StoredEvent<'a> {
     #[serde(with = "codec::timestamp")]
     pub server_started_at: Timestamp,
     #[serde(borrow)]
+    pub container_id: Option<&'a str>,
+    #[serde(borrow)]
     pub user: Option<&'a str>,
     #[serde(borrow)]
     pub login_user: Option<&'a str>,
@@ -140,6 +142,7 @@ impl StoredEvent<'_> {
                 port: self.server_port,
                 process_id: self.server_process_id,
                 process_started_at: self.server_started_at,
+                container_id: self.container_id,
             },
             user: self.user,
             login_user: self.login_user,

@@ -26,6 +26,7 @@ pub fn server(host: &str) -> Server {
         port: Some(3306),
         process_id: 4242,
         process_started_at: NOON.plus_ns(-3600 * SECOND),
+        container_id: None,
     }
 }
 
@@ -90,6 +91,7 @@ pub fn fullest(sequence: u64) -> Event {
             port: Some(u16::MAX),
             process_id: u32::MAX,
             process_started_at: Timestamp(1),
+            container_id: Some("3f1c9a52e7d84b60a1f2c3d4e5f60718293a4b5c6d7e8f901234567890abcdef".into()),
             ..server("db1")
         },
         principal: Principal {
