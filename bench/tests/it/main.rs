@@ -1,5 +1,7 @@
 //! The truth test, short: as root, on the real kernel, with real servers.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+
 use whence_bench::truth::run;
 use whence_testkit::Product;
 

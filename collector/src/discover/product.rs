@@ -39,7 +39,9 @@ fn version(id: ProcessId) -> Option<String> {
     let memory = File::open(format!("/proc/{}/mem", id.tgid)).ok()?;
     let read = memory.read_at(&mut bytes, base.checked_add(symbol.address())?).ok()?;
     let text = bytes.get(..read)?.split(|&byte| byte == 0).next()?;
-    let is_version = text.first()?.is_ascii_digit() && text.iter().all(u8::is_ascii_graphic);
+    // Debian's MariaDB 11.8 says `11.8.9-MariaDB-0+deb13u1 from Debian`.
+    let is_text = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+    let is_version = text.first()?.is_ascii_digit() && text.iter().all(is_text);
     is_version.then(|| String::from_utf8_lossy(text).into_owned())
 }
 

@@ -200,8 +200,8 @@ fn slow_statements(product: Product) {
 }
 
 fn prepared_statements(product: Product) {
-    let mut watched = Watched::start(product);
     const TEXT: &str = "SELECT name FROM goods WHERE id <= ?";
+    let mut watched = Watched::start(product);
     let mut client = watched.open(Via::Tcp, "ana", "shop");
     let id = client.connection_id;
     let statement = client.prepare(TEXT.as_bytes()).unwrap();

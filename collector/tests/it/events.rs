@@ -115,8 +115,7 @@ fn procedures_tell_of_the_call(product: Product) {
     assert_eq!(client.query("CALL few(3)").unwrap().results, 2);
     client.quit().unwrap();
     let events = watched.connection(id);
-    let told: Vec<_> =
-        events.iter().filter(|event| event.command == Some(Command::QUERY)).map(|event| sql(event)).collect();
+    let told: Vec<_> = events.iter().filter(|event| event.command == Some(Command::QUERY)).map(sql).collect();
     assert_eq!(told, [procedure, "CALL few(3)"]);
     ok(query(&events, "CALL few(3)"));
 }

@@ -37,7 +37,7 @@ pub struct Watched {
 
 /// The number of the error that the server refused with.
 pub fn refusal<T>(result: Result<T, Failure>) -> u16 {
-    result.err().and_then(|failure| failure.code()).expect("the server should have refused")
+    result.err().and_then(|failure| failure.code()).unwrap()
 }
 
 impl Watched {
