@@ -261,11 +261,24 @@ impl Session<'_> {
             }
         }
         if self.side == Side::ServerAudit && is_execute_in_sql(event) {
-            return true;
+            return self.is_within_execute(event, trimmed(&told.text));
         }
         let is_execution = what(event) == What::Command(number::EXECUTE);
         let fingerprint = event.statement.as_ref().and_then(|statement| statement.fingerprint);
         is_execution && fingerprint == expected.fingerprint
+    }
+
+    /// Whether `told` is what the session had prepared in SQL when the event executed it: the same around the first `?`.
+    fn is_within_execute(&self, event: &Event, told: &str) -> bool {
+        let before = self.events.iter().rev().skip_while(|before| before.sequence >= event.sequence);
+        let mut prepared = before.filter(|before| !is_error(before)).filter_map(|before| {
+            let text = sql(before).map(|sql| sql.text.as_str()).filter(|text| begins(text, "prepare"))?;
+            text.split_once('\'')?.1.rsplit_once('\'').map(|(within, _)| within)
+        });
+        prepared.next().is_some_and(|within| match within.split_once('?') {
+            Some((head, tail)) => told.starts_with(head) && told.ends_with(tail),
+            None => told == within,
+        })
     }
 
     /// Names of the fields that are not as the record says.
@@ -455,6 +468,10 @@ impl Session<'_> {
             }
             What::Command(number::PREPARE) if begins(whole, "prepare") => {
                 Some("statement within PREPARE: logged besides it")
+            }
+            // The type of a value has changed since.
+            What::Command(number::PREPARE) if begins(whole, "execute") => {
+                Some("statement within EXECUTE that the server prepared anew: logged besides it")
             }
             What::Command(number::EXECUTE) if begins(whole, "execute") => {
                 Some("statement within EXECUTE: logged besides it")

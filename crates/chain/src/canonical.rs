@@ -15,6 +15,7 @@
 //!
 //! What was added to version 1 is an *addition*: it follows the rest where it has a value, as its name and its value, and
 //! is not there where it has none. What was recorded before there was the field keeps its hash.
+//! An ingest from before there was it does not hash it, and refuses a batch that has it: update ingest before collectors.
 //!
 //! What is not stored is not in it, and what is computed from it (ids, names of commands) is not either.
 

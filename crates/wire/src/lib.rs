@@ -2,7 +2,8 @@
 //!
 //! Fields are only ever added, with new numbers: a reader ignores those it does not know, so that a newer collector
 //! works with an older ingest. Values that a reader must understand (the kind of an event, say) are refused when it
-//! does not.
+//! does not. The exception is a field that
+//! events are hashed with (see `whence_chain::canonical`): ingest must know it first.
 
 mod census;
 mod decode;
