@@ -335,13 +335,13 @@ impl Walk<'_> {
 }
 
 /// The texts of an event, none of them null.
-const EVENT_TEXTS: &str = "kind, provider, host, product, ifNull(version, ''), ifNull(user, ''), \
-    ifNull(login_user, ''), ifNull(client_host, ''), ifNull(transport, ''), ifNull(database, ''), \
+const EVENT_TEXTS: &str = "kind, provider, host, product, ifNull(version, ''), ifNull(container_id, ''), \
+    ifNull(user, ''), ifNull(login_user, ''), ifNull(client_host, ''), ifNull(transport, ''), ifNull(database, ''), \
     ifNull(command, ''), ifNull(statement_class, ''), ifNull(sql_text, ''), arrayStringConcat(tables, ' '), \
     ifNull(result, ''), ifNull(sqlstate, ''), ifNull(error_message, ''), ifNull(gap_reason, '')";
 /// … and of a coverage span.
-const COVERAGE_TEXTS: &str = "host, product, ifNull(version, ''), state, ifNull(provider, ''), \
-    arrayStringConcat(mapKeys(lost), ' '), ifNull(detail, '')";
+const COVERAGE_TEXTS: &str = "host, product, ifNull(version, ''), ifNull(container_id, ''), state, \
+    ifNull(provider, ''), arrayStringConcat(mapKeys(lost), ' '), ifNull(detail, '')";
 
 /// A batch that holds bytes that are no text.
 #[derive(Row, Deserialize)]

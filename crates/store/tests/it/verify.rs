@@ -287,6 +287,7 @@ async fn a_changed_event_is_named() {
         ("received_at = received_at + 1", Kind::ColumnChanged),
         ("kind = 'x'", Kind::Unreadable),
         ("user = unhex('ff')", Kind::Unreadable),
+        ("container_id = unhex('ff')", Kind::Unreadable),
     ];
     let case = |(set, kind)| (vec![update("events", set, &of)], vec![(kind, Some(3), Some(10))]);
     each_is_found(&audit, cases.map(case).into()).await;
@@ -400,6 +401,7 @@ async fn a_changed_coverage_span_is_named() {
         (change("stored = stored + 1"), in_third(Kind::Unaccounted)),
         (change("seen = seen + 1, stored = stored + 1"), in_third(Kind::ContentChanged)),
         (change("detail = unhex('ff')"), in_third(Kind::Unreadable)),
+        (change("container_id = unhex('ff')"), in_third(Kind::Unreadable)),
         (change("lost = map('ring_full', 9, 'ring_full', 2)"), in_third(Kind::CoverageInserted)),
         (vec![delete("coverage", &of)], in_third(Kind::CoverageMissing)),
         (
