@@ -33,9 +33,22 @@ impl Store {
 
 /// Asks now, and reads on in the background as fast as the rows are taken.
 pub fn stream<R: RowOwned + RowRead + Send + 'static>(query: Query) -> Rows<R> {
+    stream_as::<R, R>(query, |row| row)
+}
+
+/// The same of events, of which only what was found out about each is handed on.
+pub fn judged(query: Query) -> Rows<Judged> {
+    stream_as::<StoredEvent<'_>, Judged>(query, |row| row.judge())
+}
+
+/// The same of what `taken` makes of each row where it lies in the answer.
+fn stream_as<R: RowRead + 'static, T: Send + 'static>(
+    query: Query,
+    taken: impl Fn(R::Value<'_>) -> T + Send + 'static,
+) -> Rows<T> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
-        if let Err(error) = read(query, &sender).await {
+        if let Err(error) = read::<R, T>(query, &sender, taken).await {
             // Whoever takes no more rows has no use for the error.
             let _ = sender.send(Err(error)).await;
         }
@@ -43,45 +56,16 @@ pub fn stream<R: RowOwned + RowRead + Send + 'static>(query: Query) -> Rows<R> {
     receiver
 }
 
-/// The same of events, of which only what was found out about each is handed on.
-pub fn judged(query: Query) -> Rows<Judged> {
-    let (sender, receiver) = mpsc::channel(AHEAD);
-    tokio::spawn(async move {
-        if let Err(error) = judge(query, &sender).await {
-            let _ = sender.send(Err(error)).await;
-        }
-    });
-    receiver
-}
-
-async fn judge(
+async fn read<R: RowRead, T>(
     query: Query,
-    sender: &mpsc::Sender<Result<Vec<Judged>, StoreError>>,
-) -> Result<(), StoreError> {
-    let mut cursor = query.fetch::<StoredEvent<'_>>()?;
-    let mut rows = Vec::with_capacity(ROWS);
-    while let Some(row) = cursor.next().await? {
-        rows.push(row.judge());
-        if rows.len() == ROWS {
-            let full = std::mem::replace(&mut rows, Vec::with_capacity(ROWS));
-            if sender.send(Ok(full)).await.is_err() {
-                return Ok(());
-            }
-        }
-    }
-    if !rows.is_empty() {
-        let _ = sender.send(Ok(rows)).await;
-    }
-    Ok(())
-}
-
-async fn read<R: RowOwned + RowRead>(
-    query: Query,
-    sender: &mpsc::Sender<Result<Vec<R>, StoreError>>,
+    sender: &mpsc::Sender<Result<Vec<T>, StoreError>>,
+    taken: impl Fn(R::Value<'_>) -> T,
 ) -> Result<(), StoreError> {
     let mut cursor = query.fetch::<R>()?;
     let mut rows = Vec::with_capacity(ROWS);
-    while let Some(row) = cursor.next().await? {
+    loop {
+        let row = cursor.next().await?.map(&taken);
+        let Some(row) = row else { break };
         rows.push(row);
         if rows.len() == ROWS {
             let full = std::mem::replace(&mut rows, Vec::with_capacity(ROWS));
