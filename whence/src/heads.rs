@@ -153,7 +153,7 @@ fn head(head: &whence_store::Head) -> Head {
         batch_hash: hex::encode(batch.batch_hash),
         signature: hex::encode(batch.signature),
         sealed_at: batch.sealed_at,
-        events: batch.first_sequence.saturating_add(batch.event_count.into()).saturating_sub(1),
+        events: batch.next_sequence().saturating_sub(1),
     }
 }
 

@@ -196,7 +196,7 @@ impl Store {
             first_batch: span.first,
             last_batch: span.last,
             events: span.events,
-            last_sequence: last.first_sequence.saturating_add(last.event_count.into()).saturating_sub(1),
+            last_sequence: last.next_sequence().saturating_sub(1),
             head: last.batch_hash,
             before,
             reason: format!("kept for {days} days"),

@@ -48,6 +48,13 @@ pub struct BatchRow {
     pub signature: [u8; 64],
 }
 
+impl BatchRow {
+    /// The sequence number behind its last event.
+    pub fn next_sequence(&self) -> u64 {
+        self.first_sequence.saturating_add(self.event_count.into())
+    }
+}
+
 /// One collector that may send.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct CollectorRow {

@@ -71,7 +71,7 @@ impl Contents {
     }
 
     fn check_event(&mut self, row: Judged) -> Option<(Kind, String, String)> {
-        let (first, next) = (self.sealed.row.first_sequence, self.sealed.next_sequence());
+        let (first, next) = (self.sealed.row.first_sequence, self.sealed.row.next_sequence());
         if row.sequence < first || row.sequence >= next {
             let expected = format!("events {first} to {}", next.saturating_sub(1));
             return Some((Kind::EventInserted, expected, format!("event {}", row.sequence)));
@@ -185,7 +185,7 @@ impl Contents {
         }
         let row = &self.sealed.row;
         let (events, spans) = (self.event_hashes.len(), self.coverage_hashes.len());
-        if self.next_sequence != self.sealed.next_sequence() {
+        if self.next_sequence != self.sealed.row.next_sequence() {
             let expected = format!("{} events", row.event_count);
             return Some((Kind::EventMissing, expected, events.to_string()));
         }

@@ -113,7 +113,8 @@ impl Expiries {
             }
             let is_last = number == expiry.last_batch;
             if is_last
-                && (batch.row.batch_hash, batch.next_sequence()) != (expiry.head, expiry.last_sequence + 1)
+                && (batch.row.batch_hash, batch.row.next_sequence())
+                    != (expiry.head, expiry.last_sequence + 1)
             {
                 let expected = format!("the batch {} as it was when it expired", hex::encode(expiry.head));
                 batch.find(Kind::ExpiryForged, None, expected, hex::encode(batch.row.batch_hash));

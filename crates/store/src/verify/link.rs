@@ -87,7 +87,7 @@ impl Links {
             }
         }
         let hashes = [batch.row.batch_hash, batch.hash];
-        self.end = Some(End { number, next_sequence: batch.next_sequence(), hashes });
+        self.end = Some(End { number, next_sequence: batch.row.next_sequence(), hashes });
     }
 
     /// Takes a gap that the collector signed: it may account for batches that are missing before it.

@@ -34,11 +34,6 @@ impl Sealed {
         Some(Self { hash: manifest(&row).hash(), row, received_at, finding })
     }
 
-    /// The sequence number behind its last event.
-    pub fn next_sequence(&self) -> u64 {
-        self.row.first_sequence.saturating_add(self.row.event_count.into())
-    }
-
     /// Notes a finding, unless there is one.
     pub fn find(&mut self, kind: Kind, sequence: Option<u64>, expected: String, found: String) {
         if self.finding.is_none() {
