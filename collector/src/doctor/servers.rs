@@ -102,7 +102,7 @@ fn server(
         product: found.product,
         version: found.version,
         program: fs::read_link(id.executable()).ok()?,
-        container: container(id.tgid),
+        container: found.container_id,
         address: found
             .address
             .zip(found.port)
@@ -125,15 +125,6 @@ fn sources(derived: &Derived) -> Vec<Offset> {
         Some(Offset { field: field.key, place: field.get(layout)?, source })
     });
     known.collect()
-}
-
-/// The longest name of 64 hexadecimal digits in a process's control groups: Docker, containerd, Podman and CRI-O name
-/// them so.
-fn container(tgid: u32) -> Option<String> {
-    const DIGITS: usize = 64;
-    let groups = fs::read_to_string(format!("/proc/{tgid}/cgroup")).ok()?;
-    let mut words = groups.split(|c: char| !c.is_ascii_hexdigit());
-    words.rfind(|word| word.len() == DIGITS).map(str::to_owned)
 }
 
 fn pinned(pin_dir: &Path, binary: BinaryId) -> usize {

@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use whence_abi::record::{Record, bit, kind, outcome, provider, string};
+use whence_model::Command;
 
 use crate::decode::View;
 use crate::discover::process;
@@ -66,12 +67,6 @@ struct Connection {
     client: Option<(IpAddr, u16)>,
     /// When the kernel's list was read after that record, by the clock of records. The client was not in it.
     missed_at_ns: Option<u64>,
-}
-
-mod command {
-    pub const INIT_DB: u32 = 2;
-    pub const QUERY: u32 = 3;
-    pub const PING: u32 = 14;
 }
 
 impl Trial {
@@ -192,7 +187,7 @@ impl Trial {
         {
             return Err(format!("a command would have had {rows} rows"));
         }
-        if matches!(record.command, command::QUERY | command::PING | command::INIT_DB) {
+        if matches!(Command(record.command), Command::QUERY | Command::PING | Command::INIT_DB) {
             self.asked += 1;
             self.answered += u32::from(failed || view.has(bit::ANSWERED));
         }
@@ -303,7 +298,7 @@ mod tests {
             present: bit::CONNECTION_ID | bit::COMMAND | bit::ANSWERED,
             outcome: outcome::OK,
             connection_id: 7,
-            command: command::QUERY,
+            command: Command::QUERY.0,
             ..Record::default()
         };
         let mut tail = Vec::new();

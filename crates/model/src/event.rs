@@ -196,6 +196,7 @@ impl Command {
     pub const QUIT: Self = Self(1);
     pub const INIT_DB: Self = Self(2);
     pub const QUERY: Self = Self(3);
+    pub const PING: Self = Self(14);
     pub const CHANGE_USER: Self = Self(17);
     pub const STMT_PREPARE: Self = Self(22);
     pub const STMT_EXECUTE: Self = Self(23);
