@@ -118,7 +118,6 @@ const ACCOUNT_WORDS: &[&str] = &[
     "exists",
     "to",
     "for",
-    "grant",
     "mysql_native_password",
     "mysql_old_password",
     "caching_sha2_password",

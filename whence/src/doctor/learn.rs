@@ -7,13 +7,13 @@ use whence_collector::offsets::{Table, learn};
 
 use crate::terminal::printable;
 
-/// Prints the entry for `binary`, or adds it to the file `into`; true: it was made.
+/// Prints the entry for `binary`, or adds it to the file `into`.
 pub fn run(
     binary: &Path,
     debug_file: Option<&Path>,
     into: Option<&Path>,
     table: &Table,
-) -> anyhow::Result<bool> {
+) -> anyhow::Result<()> {
     let name = printable(&binary.display().to_string());
     let learnt = learn(binary, debug_file, table);
     let (entry, derived) = learnt.with_context(|| format!("nothing can be learnt from {name}"))?;
@@ -26,5 +26,5 @@ pub fn run(
         Some(path) if entry.add_to(path)? => eprintln!("added to {}", path.display()),
         Some(path) => eprintln!("{} has it already", path.display()),
     }
-    Ok(true)
+    Ok(())
 }

@@ -56,7 +56,8 @@ pub fn run(settings: &Settings) -> ExitCode {
         }
     };
     let result = match &settings.learn {
-        Some(binary) => learn::run(binary, settings.debug_file.as_deref(), settings.into.as_deref(), &table),
+        Some(binary) => learn::run(binary, settings.debug_file.as_deref(), settings.into.as_deref(), &table)
+            .map(|()| true),
         None => report(settings, &table).map_err(Into::into),
     };
     match result {
