@@ -1,38 +1,22 @@
 //! Holds Whence's events against another record, session by session and in order.
 
+mod event;
+mod fields;
+mod habits;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use whence_model::{Event, EventKind, Outcome, Text};
+use whence_model::{Event, Outcome, Text};
 use whence_sqltext::{Config, analyze};
 
 use crate::align;
 use crate::entry::{Entry, What, Wording};
 use crate::load;
 use crate::record::Sessions;
+use event::{begins, is_error, is_execute_in_sql, is_unknown, number, sql, trimmed, what};
 
 /// Most differences that are kept to be shown.
 const EXAMPLES: usize = 20;
-
-/// Numbers of commands that a record treats in its own way.
-mod number {
-    pub const INIT_DB: u32 = 2;
-    pub const QUERY: u32 = 3;
-    pub const FIELD_LIST: u32 = 4;
-    pub const PROCESS_KILL: u32 = 12;
-    pub const PING: u32 = 14;
-    pub const CHANGE_USER: u32 = 17;
-    pub const PREPARE: u32 = 22;
-    pub const EXECUTE: u32 = 23;
-    pub const SET_OPTION: u32 = 27;
-    pub const RESET_CONNECTION: u32 = 31;
-}
-
-/// Errors that decide whether a record has the command.
-const DENIED_DATABASE: u32 = 1044;
-const NO_DATABASE: u32 = 1046;
-const UNKNOWN_COMMAND: u32 = 1047;
-const UNKNOWN_DATABASE: u32 = 1049;
-const UNKNOWN_STATEMENT: u32 = 1243;
 
 /// Whose record it is; each leaves out and adds other things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -280,208 +264,6 @@ impl Session<'_> {
             None => told == within,
         })
     }
-
-    /// Names of the fields that are not as the record says.
-    fn differences(
-        &self,
-        event: &Event,
-        expected: &Expected<'_>,
-        findings: &mut Findings,
-    ) -> Vec<&'static str> {
-        let mut differences = Vec::new();
-        if self.side == Side::ServerAudit && self.is_behind_change_of_user(event) {
-            findings
-                .set_aside("user, host and database from a change of user on: it goes on with those before");
-        } else {
-            self.who(event, expected.entry, &mut differences, findings);
-        }
-        self.result(event, expected, &mut differences, findings);
-        differences
-    }
-
-    fn who(
-        &self,
-        event: &Event,
-        entry: &Entry,
-        differences: &mut Vec<&'static str>,
-        findings: &mut Findings,
-    ) {
-        let mut check = |is_wrong: bool, name| {
-            if is_wrong {
-                differences.push(name);
-            }
-        };
-        let principal = &event.principal;
-        check(differs(entry.login_user.as_ref(), principal.login_user.as_ref()), "login user");
-        check(differs(entry.account.as_ref(), principal.user.as_ref()), "user");
-        check(differs(entry.client_host.as_ref(), principal.client_host.as_ref()), "client host");
-        let is_wrong_ip = entry.client_ip.is_some_and(|ip| principal.client_ip != ip);
-        check(is_wrong_ip, "client address");
-        match (entry.client_port, principal.client_port) {
-            (Some(Some(_)), None) => findings.set_aside("client port: this server does not give it"),
-            (Some(told), seen) => check(told != seen, "client port"),
-            (None, _) => {}
-        }
-        let database = event.session.database.as_ref();
-        if entry.database.as_ref().is_some_and(|told| told.as_ref() != database) {
-            match self.other_database(event) {
-                Some(reason) => findings.set_aside(reason),
-                None => check(true, "database"),
-            }
-        }
-    }
-
-    fn result(
-        &self,
-        event: &Event,
-        expected: &Expected<'_>,
-        differences: &mut Vec<&'static str>,
-        findings: &mut Findings,
-    ) {
-        let entry = expected.entry;
-        let texts = expected.sql.as_ref().zip(sql(event));
-        if texts.is_some_and(|(told, seen)| trimmed(&told.text) != trimmed(&seen.text))
-            && what(event) == What::Command(number::EXECUTE)
-        {
-            findings.set_aside("values of an executed statement: compared by fingerprint");
-        }
-        if self.side == Side::ServerAudit && is_execute_in_sql(event) {
-            findings.set_aside("SQL of EXECUTE: it has the statement within in its place");
-        }
-        let is_one_of_several = self.side != Side::Journal
-            && texts.is_some_and(|(told, seen)| is_part(trimmed(&seen.text), trimmed(&told.text)));
-        if is_one_of_several {
-            findings.set_aside(
-                "result of several statements in one command: it has each one's, the event the last",
-            );
-        } else if let Some(told) = entry.code.filter(|_| event.kind != EventKind::Disconnect) {
-            let seen = match &event.outcome {
-                Some(Outcome::Ok { .. }) => Some(0),
-                Some(Outcome::Error { code, .. }) => *code,
-                Some(Outcome::Unfinished) | None => None,
-            };
-            if seen != Some(told) {
-                differences.push("result");
-            }
-        }
-        let Some(Outcome::Ok { rows_sent, rows_affected }) = event.outcome else {
-            return;
-        };
-        let differ = |seen: Option<u64>, told: Option<u64>| seen.is_some() && told.is_some() && seen != told;
-        if differ(rows_sent, entry.rows_sent) {
-            if rows_sent == Some(0) && sql(event).is_some_and(|sql| is_uncounted(&sql.text)) {
-                findings.set_aside("rows of SHOW WARNINGS and CHECK TABLE: the server counts none");
-            } else {
-                differences.push("rows sent");
-            }
-        }
-        if differ(rows_affected, entry.rows_affected) {
-            differences.push("rows affected");
-        }
-    }
-
-    /// Whether the session had changed its user when the event was, or changes it with this.
-    fn is_behind_change_of_user(&self, event: &Event) -> bool {
-        let mut before = self.events.iter().take_while(|before| before.sequence <= event.sequence);
-        before.any(|before| before.kind == EventKind::ChangeUser && !is_error(before))
-    }
-
-    /// Why the database of this record may be another than that of the event.
-    fn other_database(&self, event: &Event) -> Option<&'static str> {
-        match (self.side, event.kind) {
-            (Side::GeneralLog, EventKind::ConnectFailed) => {
-                Some("database of a refused login: it has the one that was asked for")
-            }
-            (Side::ServerAudit, EventKind::Command) => {
-                Some("database: it has that of a table used before, or the one behind USE")
-            }
-            _ => None,
-        }
-    }
-
-    /// Why this record never has such an event.
-    fn never_written(&self, event: &Event) -> Option<&'static str> {
-        let What::Command(command) = what(event) else {
-            let is_end = self.side == Side::GeneralLog && event.kind == EventKind::Disconnect;
-            return is_end.then_some("end of a connection: not logged");
-        };
-        match self.side {
-            Side::Journal => None,
-            Side::GeneralLog if is_unknown(event) => Some("command with an unknown number: not logged"),
-            Side::GeneralLog => match (command, code(event)) {
-                (number::PING, _) => Some("Ping: not logged"),
-                (number::SET_OPTION, _) => Some("Set_option: not logged"),
-                (number::RESET_CONNECTION, _) => Some("Reset_connection: not logged"),
-                (number::INIT_DB, Some(code)) if code != DENIED_DATABASE => {
-                    Some("Init_db to an unknown database: not logged")
-                }
-                (number::FIELD_LIST, Some(NO_DATABASE)) => Some("Field_list without a database: not logged"),
-                (number::PREPARE, Some(_)) => Some("Prepare that failed: not logged"),
-                (number::PROCESS_KILL, Some(_)) => Some("Process_kill that failed: not logged"),
-                // Later ones log it before they know how it ends.
-                (number::EXECUTE, Some(_)) if is_mariadb_10_5(event) => {
-                    Some("Execute that failed: MariaDB 10.5 does not log it")
-                }
-                _ => None,
-            },
-            Side::ServerAudit => match command {
-                number::QUERY | number::EXECUTE | number::CHANGE_USER => None,
-                number::PREPARE if is_error(event) => None,
-                number::PREPARE => Some("Prepare that went well: not logged"),
-                _ => Some("command without SQL: not logged"),
-            },
-        }
-    }
-
-    /// Why this record may lack the event.
-    fn sometimes_not_written(&self, event: &Event) -> Option<&'static str> {
-        match (self.side, what(event)) {
-            (Side::GeneralLog, What::ConnectFailed) if code(event) == Some(UNKNOWN_DATABASE) => {
-                Some("login to an unknown database: not logged")
-            }
-            // It logs the text of the statement that is executed, and knows none.
-            (Side::ServerAudit, What::Command(number::QUERY))
-                if code(event) == Some(UNKNOWN_STATEMENT)
-                    && sql(event).is_some_and(|sql| begins(&sql.text, "execute")) =>
-            {
-                Some("EXECUTE of a statement that is not prepared: not logged")
-            }
-            _ => None,
-        }
-    }
-
-    /// Why the entry is no event of its own beside the event `whole`.
-    fn added(&self, expected: &Expected<'_>, whole: &Event) -> Option<&'static str> {
-        let entry = expected.entry;
-        if self.side == Side::Journal {
-            return None;
-        }
-        if self.side == Side::ServerAudit && entry.what == What::Disconnect {
-            let is_refused = whole.kind == EventKind::ConnectFailed;
-            return is_refused.then_some("end of a refused login: one event with the login");
-        }
-        let whole = trimmed(&sql(whole)?.text);
-        let part = trimmed(&expected.sql.as_ref()?.text);
-        match entry.what {
-            What::Command(number::QUERY) if is_part(whole, part) => {
-                Some("statement of several in one command: each is logged, one event")
-            }
-            What::Command(number::PREPARE) if begins(whole, "prepare") => {
-                Some("statement within PREPARE: logged besides it")
-            }
-            // The type of a value has changed since.
-            What::Command(number::PREPARE) if begins(whole, "execute") => {
-                Some("statement within EXECUTE that the server prepared anew: logged besides it")
-            }
-            What::Command(number::EXECUTE) if begins(whole, "execute") => {
-                Some("statement within EXECUTE: logged besides it")
-            }
-            What::Command(number::QUERY) if self.side == Side::ServerAudit && begins(whole, "call") => {
-                Some("statement within CALL: logged besides it")
-            }
-            _ => None,
-        }
-    }
 }
 
 /// An entry, with no more of its SQL than a person reads.
@@ -512,78 +294,11 @@ fn seen(event: &Event) -> String {
     format!("{:?} {who:?} database {:?} {outcome} SQL {text:?}", what(event), event.session.database)
 }
 
-fn what(event: &Event) -> What {
-    match event.kind {
-        EventKind::Connect => What::Connect,
-        EventKind::ConnectFailed => What::ConnectFailed,
-        EventKind::Disconnect | EventKind::Gap => What::Disconnect,
-        EventKind::ChangeUser | EventKind::Command => {
-            What::Command(event.command.map_or(u32::MAX, |command| command.0))
-        }
-    }
-}
-
-fn sql(event: &Event) -> Option<&Text> {
-    event.statement.as_ref().and_then(|statement| statement.sql.as_ref())
-}
-
-fn begins(sql: &str, word: &str) -> bool {
-    sql.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
-}
-
-/// Whether it is the SQL statement EXECUTE, of a statement that there is.
-fn is_execute_in_sql(event: &Event) -> bool {
-    what(event) == What::Command(number::QUERY)
-        && code(event) != Some(UNKNOWN_STATEMENT)
-        && sql(event).is_some_and(|sql| begins(&sql.text, "execute"))
-}
-
-/// Whether the server counts no rows for it, though it sends some.
-fn is_uncounted(sql: &str) -> bool {
-    ["SHOW WARNINGS", "CHECK TABLE"].iter().any(|words| sql.starts_with(words))
-}
-
-/// The error's number.
-fn code(event: &Event) -> Option<u32> {
-    match event.outcome {
-        Some(Outcome::Error { code, .. }) => code,
-        _ => None,
-    }
-}
-
-fn is_mariadb_10_5(event: &Event) -> bool {
-    let version = event.server.version.as_deref();
-    version.is_some_and(|version| version.starts_with("10.5.") && version.contains("MariaDB"))
-}
-
-fn is_error(event: &Event) -> bool {
-    matches!(event.outcome, Some(Outcome::Error { .. }))
-}
-
-/// Whether the server did not know the command's number. It then takes its own `COM_END` for it, which is another number
-/// in every version.
-fn is_unknown(event: &Event) -> bool {
-    code(event) == Some(UNKNOWN_COMMAND)
-}
-
-fn trimmed(text: &str) -> &str {
-    text.trim_matches(|character: char| {
-        character.is_ascii_whitespace() || character == ';' || character == '\0'
-    })
-}
-
-/// Whether `part` is one of several statements of `whole`.
-fn is_part(whole: &str, part: &str) -> bool {
-    whole.len() > part.len() && whole.contains(';') && whole.contains(part)
-}
-
-fn differs(told: Option<&String>, seen: Option<&String>) -> bool {
-    told.is_some() && told != seen
-}
-
 #[cfg(test)]
 mod tests {
-    use whence_model::{Command, Principal, Provider, Server, Session as Place, Statement, Timestamp};
+    use whence_model::{
+        Command, EventKind, Principal, Provider, Server, Session as Place, Statement, Timestamp,
+    };
 
     use super::*;
 
