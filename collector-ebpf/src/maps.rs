@@ -3,9 +3,10 @@
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid,
     macros::map,
-    maps::{Array, HashMap, PerCpuHashMap, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuHashMap, RingBuf},
 };
 use whence_abi::{
+    filter::{self, Active, Connection, Filtered, Known, Profile, Rule},
     layout::Layout,
     record::{Counters, MAX_SQL_BYTES, Thread},
     usdt::Spec,
@@ -39,6 +40,26 @@ pub static COUNTERS: PerCpuHashMap<u32, Counters> = PerCpuHashMap::with_max_entr
 #[map]
 pub static OWNERS: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
 
+/// Which of the rules' profiles holds.
+#[map]
+pub static ACTIVE: Array<Active> = Array::with_max_entries(1, 0);
+
+/// Rules by number; 0 is none.
+#[map]
+pub static RULES: Array<Rule> = Array::with_max_entries(1 + 2 * filter::RULES, 0);
+
+/// What becomes of each command.
+#[map]
+pub static PROFILES: Array<Profile> = Array::with_max_entries(2 * filter::PROFILES, 0);
+
+/// What is known of connections.
+#[map]
+pub static CONNECTIONS: LruHashMap<Connection, Known> = LruHashMap::with_max_entries(16384, 0);
+
+/// Events that were left out, by process and rule.
+#[map]
+pub static FILTERED: PerCpuHashMap<Filtered, u64> = PerCpuHashMap::with_max_entries(4096, 0);
+
 /// Longest SQL to keep; set at load.
 #[unsafe(no_mangle)]
 static SQL_BYTES: u64 = MAX_SQL_BYTES;
@@ -60,6 +81,7 @@ pub fn count(change: impl Fn(&mut Counters)) {
     let none = Counters {
         seen: 0,
         submitted: 0,
+        filtered: 0,
         ring_full: 0,
         table_full: 0,
         fields_unreadable: 0,

@@ -15,6 +15,7 @@ use whence_abi::record::{
 };
 
 use crate::{
+    filter,
     maps::{EMPTY_THREAD, RING, THREADS, count, sql_bytes},
     owner, read,
 };
@@ -132,10 +133,13 @@ pub fn submit_unfinished(thread: &mut Thread) {
     }
 }
 
-/// Sends the record.
+/// Sends the record, unless a rule leaves it out.
 #[inline(always)]
 pub fn submit(thread: &mut Thread) {
     thread.phase = phase::IDLE;
+    if filter::drops(thread) {
+        return;
+    }
     let mut bytes = u64::from(thread.record.tail_bytes);
     if bytes > TAIL_BYTES as u64 {
         bytes = TAIL_BYTES as u64;

@@ -1,4 +1,4 @@
-//! The account of every server: in which span it was watched, how many of its events were stored and lost.
+//! The account of every server: in which span it was watched, how many of its events were stored, filtered and lost.
 //!
 //! Events counted and the kernel's counters go in; coverage spans and losses come out. The account is kept on disk, one
 //! step ahead of the spool, so that a collector that was killed goes on with exactly what its spool holds: see
@@ -27,10 +27,13 @@ pub struct AccountError {
 }
 
 /// What of the kernel's counters is in the account already.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Counted {
     ring_full: u64,
     table_full: u64,
+    /// By the name of the rule.
+    #[serde(default)]
+    filtered: BTreeMap<String, u64>,
 }
 
 /// One server, whatever process it is at the moment.
@@ -46,6 +49,9 @@ struct Account {
     since: Timestamp,
     /// In the open span.
     stored: u64,
+    /// By the name of the rule.
+    #[serde(default)]
+    filtered: BTreeMap<String, u64>,
     lost: BTreeMap<LossReason, u64>,
     counted: Counted,
 }
@@ -268,6 +274,28 @@ impl Accounts {
         }
     }
 
+    /// One more event of `tgid` was left out by `rule`.
+    pub fn count_filtered(&mut self, tgid: u32, rule: &str) {
+        let Some(account) = self.running.get_mut(&tgid) else { return };
+        match account.filtered.get_mut(rule) {
+            Some(events) => *events += 1,
+            None => _ = account.filtered.insert(rule.to_owned(), 1),
+        }
+    }
+
+    /// Takes in how many events of `tgid` the kernel has left out so far, by rule.
+    pub fn count_filtered_in_kernel(&mut self, tgid: u32, counts: BTreeMap<String, u64>) {
+        let Some(account) = self.running.get_mut(&tgid) else { return };
+        for (rule, events) in &counts {
+            let before = account.counted.filtered.get(rule).copied().unwrap_or(0);
+            let new = events.saturating_sub(before);
+            if new > 0 {
+                *account.filtered.entry(rule.clone()).or_default() += new;
+            }
+        }
+        account.counted.filtered = counts;
+    }
+
     /// Takes in the kernel's counters of `tgid`; the answer is what was lost since they were taken in last.
     pub fn count_lost(&mut self, tgid: u32, counters: &Counters) -> Vec<(LossReason, u64)> {
         let Some(account) = self.running.get_mut(&tgid) else { return Vec::new() };
@@ -277,7 +305,8 @@ impl Accounts {
             ..Counters::default()
         };
         let losses = crate::decode::losses(&before, counters);
-        account.counted = Counted { ring_full: counters.ring_full, table_full: counters.table_full };
+        account.counted.ring_full = counters.ring_full;
+        account.counted.table_full = counters.table_full;
         for &(reason, events) in &losses {
             *account.lost.entry(reason).or_default() += events;
         }
@@ -290,6 +319,7 @@ impl Accounts {
             let span = account.span(now);
             account.since = account.since.max(now);
             account.stored = 0;
+            account.filtered.clear();
             account.lost.clear();
             span
         };
@@ -354,6 +384,7 @@ impl Account {
             start_ticks,
             since,
             stored: 0,
+            filtered: BTreeMap::new(),
             lost: BTreeMap::new(),
             counted: Counted::default(),
         }
@@ -366,7 +397,9 @@ impl Account {
     /// The open span, as if it ended at `to`. None when it would be empty.
     fn span(&self, to: Timestamp) -> Option<Coverage> {
         let lost: u64 = self.lost.values().sum();
-        if self.since >= to && self.stored + lost == 0 {
+        let filtered: u64 = self.filtered.values().sum();
+        let seen = self.stored + filtered + lost;
+        if self.since >= to && seen == 0 {
             return None;
         }
         Some(Coverage {
@@ -375,9 +408,10 @@ impl Account {
             provider: self.provider,
             from: self.since,
             to: to.max(self.since),
-            seen: self.stored + lost,
+            seen,
             stored: self.stored,
-            filtered: 0,
+            filtered,
+            filtered_by: self.filtered.clone(),
             lost: self.lost.clone(),
             detail: self.detail.clone(),
         })
@@ -423,11 +457,21 @@ mod tests {
         let counters = Counters { seen: 3, submitted: 1, ring_full: 2, ..Counters::default() };
         assert_eq!(accounts.count_lost(7, &counters), [(LossReason::RingFull, 2)]);
         assert_eq!(accounts.count_lost(7, &counters), []);
+        accounts.count_filtered(7, "pings");
+        accounts.count_filtered(7, "pings");
         let first = accounts.checkpoint(Timestamp(20)).remove(0);
         assert_eq!((first.from, first.to), (Timestamp(10), Timestamp(20)));
-        assert_eq!((first.seen, first.stored), (3, 1));
+        assert_eq!((first.seen, first.stored, first.filtered), (5, 1, 2));
+        assert_eq!(first.filtered_by["pings"], 2);
+        assert!(first.adds_up());
+        let counts = |pings| BTreeMap::from([("pings".to_owned(), pings), ("other".to_owned(), 1)]);
+        accounts.count_filtered_in_kernel(7, counts(40));
+        accounts.count_filtered_in_kernel(7, counts(41));
+        let kernel = accounts.checkpoint(Timestamp(25)).remove(0);
+        assert_eq!((kernel.filtered_by, kernel.seen), (counts(41), 42));
+        accounts.count_filtered_in_kernel(7, counts(41));
         let second = accounts.ended(7, true, Timestamp(30)).unwrap();
-        assert_eq!((second.from, second.to, second.seen), (Timestamp(20), Timestamp(30), 0));
+        assert_eq!((second.from, second.to, second.seen), (Timestamp(25), Timestamp(30), 0));
         let third = accounts.checkpoint(Timestamp(40)).remove(0);
         assert_eq!((third.state, third.from), (CoverageState::NotRunning, Timestamp(30)));
     }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -12,14 +13,15 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use whence_abi::record::{Counters, Plain as _, Record};
 use whence_model::{
-    Coverage, CoverageState, Event, Gap, InstanceId, LossReason, Provider, Server, Timestamp,
+    Coverage, CoverageState, Gap, InstanceId, LossReason, Principal, Provider, Server, Timestamp,
 };
 
 use crate::account::{Accounts, Former};
-use crate::decode::{DecodeError, Decoder};
+use crate::decode::{DecodeError, Decoded, Decoder};
 use crate::discover::process::inspect;
 use crate::discover::{BinaryId, Finding, Plan, Process, ProcessId};
 use crate::metrics::Metrics;
+use crate::policy::Policy;
 use crate::probe::{Attachment, ProbeError, Probes, Ring};
 use crate::seal::{SealedBatch, Sealer};
 use crate::ship::{self, SharedSpool};
@@ -29,6 +31,8 @@ use crate::trial::{Look, Refusal, Trials};
 
 /// A coverage span is this long: a page may call a time unwatched only when it is older than a few of them.
 const SPAN: Duration = Duration::from_secs(10);
+/// The first span of a server is this long, so that a page soon knows that it is watched.
+const FIRST_SPAN: Duration = Duration::from_secs(1);
 const LOOK_FOR_LOSSES: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
 const SPOOL_RETRY: Duration = Duration::from_millis(200);
@@ -72,6 +76,7 @@ pub struct Parts {
     pub probes: Probes,
     pub ring: Ring,
     pub decoder: Decoder,
+    pub policy: Arc<Policy>,
     pub sealer: Sealer,
     pub spool: SharedSpool,
     pub accounts: Accounts,
@@ -101,6 +106,8 @@ pub struct Capture {
     looked_once: bool,
     /// End of the last record that was decoded.
     position: u64,
+    /// Whether records were filtered since the last batch: they leave no event that would make one.
+    has_filtered: bool,
     span_until: Instant,
     losses_until: Instant,
     losses_since: Timestamp,
@@ -137,6 +144,7 @@ impl Capture {
             roomless: Counters::default(),
             looked_once: false,
             position: 0,
+            has_filtered: false,
             span_until: Instant::now() + SPAN,
             losses_until: Instant::now() + LOOK_FOR_LOSSES,
             losses_since: parts.accounts.recorded_since().unwrap_or_else(Timestamp::now),
@@ -177,7 +185,7 @@ impl Capture {
             }
             self.on_time()?;
             self.tell_lost_batches();
-            if self.parts.sealer.is_due() {
+            if self.is_due() {
                 self.flush()?;
             }
             if is_idle {
@@ -282,6 +290,7 @@ impl Capture {
                 let recorded_since = self.parts.accounts.recorded_since().filter(|_| attachment.taken_up());
                 let since = server.process_started_at.max(recorded_since.unwrap_or(*at));
                 self.parts.decoder.add_server(id.tgid, server.clone());
+                self.span_until = self.span_until.min(Instant::now() + FIRST_SPAN);
                 self.parts.accounts.watch(id, &server, *provider, since, attachment.taken_up())
             }
             Some(Watch::Failed { reason, .. }) => {
@@ -309,7 +318,7 @@ impl Capture {
 
     /// Decodes what is in the ring, until it is empty or a batch is full. Whether it is empty.
     fn drain(&mut self) -> bool {
-        while !self.parts.sealer.is_due() {
+        while !self.is_due() {
             if let Some((bytes, end)) = self.trials.release() {
                 self.decode(&bytes, end);
                 continue;
@@ -420,14 +429,31 @@ impl Capture {
         }
     }
 
-    fn take(&mut self, decoded: Result<Option<Event>, DecodeError>) {
+    /// Whether a batch is to be made: it is full or has waited, or much of the ring is held by what was filtered.
+    fn is_due(&self) -> bool {
+        self.parts.sealer.is_due() || self.is_held_by_filtered()
+    }
+
+    fn is_held_by_filtered(&self) -> bool {
+        self.has_filtered && self.parts.ring.held_bytes() >= self.parts.ring.capacity_bytes() / 4
+    }
+
+    fn take(&mut self, decoded: Result<Decoded, DecodeError>) {
         match decoded {
-            Ok(Some(event)) => {
+            Ok(Decoded::Event(event)) => {
                 self.parts.accounts.count_stored(event.server.process_id);
                 self.parts.metrics.events.inc();
                 self.parts.sealer.event(event);
             }
-            Ok(None) => {}
+            Ok(Decoded::Filtered { tgid, rule, connection }) => {
+                self.parts.accounts.count_filtered(tgid, &rule);
+                if let Some((id, principal)) = connection {
+                    self.tell_kernel(tgid, id, &principal);
+                }
+                self.parts.metrics.events_filtered.inc();
+                self.has_filtered = true;
+            }
+            Ok(Decoded::Part) => {}
             // Counted already, or done since it is not watched any more.
             Err(DecodeError::UnknownProcess { tgid }) if self.trials.is_refused(tgid) => {}
             Err(error) => {
@@ -436,6 +462,14 @@ impl Capture {
                 let nobody = self.own_server();
                 self.tell_gap(nobody, LossReason::Undecodable, 1, (now, now));
             }
+        }
+    }
+
+    /// A connection of which events are left out: the kernel may do that by itself from now on.
+    fn tell_kernel(&mut self, tgid: u32, connection: u64, principal: &Principal) {
+        let Parts { probes, policy, .. } = &mut self.parts;
+        if let Err(error) = probes.tell_connection(policy, tgid, connection, principal) {
+            tracing::warn!(%error, "the kernel cannot be told of a connection; its events are filtered here");
         }
     }
 
@@ -500,6 +534,7 @@ impl Capture {
             }
         }
         let now = Timestamp::now();
+        self.count_filtered(id.tgid)?;
         self.tell_losses_of(id.tgid, &counters, now);
         let span = self.parts.accounts.ended(id.tgid, is_known, now);
         self.seal_spans(span);
@@ -542,6 +577,7 @@ impl Capture {
         let now = Timestamp::now();
         for tgid in self.parts.accounts.watched() {
             let counters = self.parts.probes.counters(tgid)?;
+            self.count_filtered(tgid)?;
             self.tell_losses_of(tgid, &counters, now);
         }
         let roomless = self.parts.probes.counters(0)?;
@@ -551,6 +587,13 @@ impl Capture {
         }
         self.roomless = roomless;
         self.losses_since = now;
+        Ok(())
+    }
+
+    /// Takes in what the kernel has left out of process `tgid`.
+    fn count_filtered(&mut self, tgid: u32) -> Result<(), CaptureError> {
+        let counts = self.parts.probes.filtered(tgid)?;
+        self.parts.accounts.count_filtered_in_kernel(tgid, counts);
         Ok(())
     }
 
@@ -603,6 +646,10 @@ impl Capture {
 
     /// Seals what there is and puts it into the spool; tries until it is there, or, when stopping, some times.
     fn flush(&mut self) -> Result<(), CaptureError> {
+        if self.is_held_by_filtered() {
+            // The spans that count it make a batch.
+            self.checkpoint();
+        }
         let batch = match self.parts.sealer.seal() {
             Ok(Some(batch)) => batch,
             Ok(None) => return Ok(()),
@@ -627,6 +674,7 @@ impl Capture {
             std::thread::sleep(SPOOL_RETRY);
         }
         self.parts.accounts.confirm();
+        self.has_filtered = false;
         self.parts.ring.commit(self.position);
         for tgid in std::mem::take(&mut self.settled) {
             self.parts.probes.forget_process(tgid)?;

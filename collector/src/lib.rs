@@ -8,7 +8,7 @@ pub mod doctor;
 mod identity;
 mod metrics;
 pub mod offsets;
-mod policy;
+pub mod policy;
 pub mod privileges;
 pub mod probe;
 pub mod run;

@@ -31,6 +31,7 @@ pub struct State {
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     pub events: Counter,
+    pub events_filtered: Counter,
     lost: Family<Reason, Counter>,
     pub batches_sealed: Counter,
     pub spool_failures: Counter,
@@ -44,6 +45,8 @@ impl Metrics {
     pub fn registry(&self) -> Registry {
         let mut registry = whence_service::metrics::registry("collector");
         registry.register("events", "events decoded and sealed", self.events.clone());
+        let filtered = self.events_filtered.clone();
+        registry.register("events_filtered", "events that rules left out", filtered);
         registry.register("events_lost", "events lost, by reason", self.lost.clone());
         registry.register("batches_sealed", "batches put into the spool", self.batches_sealed.clone());
         registry.register(

@@ -12,7 +12,6 @@ use crate::discover;
 use crate::identity::Identity;
 use crate::metrics::{self, Metrics};
 use crate::offsets::Table;
-use crate::policy::Policy;
 use crate::probe::{Config, ProbeError, Probes};
 use crate::seal::Sealer;
 use crate::settings::Settings;
@@ -59,14 +58,16 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let client = Client::new(&settings.ingest_url, enrolment, token)?;
     let metrics = Metrics::default();
     let spool = Arc::new(Mutex::new(spool));
-    let policy = Policy::new(settings.sql, settings.sql_bytes);
+    let policy = Arc::new(settings.policy()?);
+    probes.hold_rules(&policy)?;
 
     let (tell, findings) = mpsc::channel();
     let capture = Capture::new(Parts {
         host: host.clone(),
         probes,
         ring,
-        decoder: Decoder::new(identity.id, recovery.link.sequence, Box::new(policy)),
+        decoder: Decoder::new(identity.id, recovery.link.sequence, policy.clone()),
+        policy,
         sealer: Sealer::new(identity.id, identity.key, recovery.link),
         spool: spool.clone(),
         accounts,

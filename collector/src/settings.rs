@@ -5,6 +5,11 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::policy::{Policy, PolicyError, Rule};
+
+/// What the kernel's side keeps at most, as clap wants it.
+const MAX_SQL_BYTES: i64 = whence_abi::record::MAX_SQL_BYTES.cast_signed();
+
 #[derive(Args, Clone, Debug)]
 pub struct Settings {
     /// URL of an ingest service; give it several times to fail over, in this order.
@@ -34,12 +39,17 @@ pub struct Settings {
     /// `whence doctor --learn` writes them.
     #[arg(long, env = "WHENCE_OFFSETS", value_name = "PATH")]
     pub offsets: Option<PathBuf>,
-    /// How much of the SQL text is kept. Credentials are masked always.
+    /// How much of the SQL text is kept where no rule says otherwise. Credentials are masked always.
     #[arg(long, env = "WHENCE_SQL", value_name = "MODE", value_enum, default_value_t = SqlMode::Full)]
     pub sql: SqlMode,
-    /// Longest SQL text that is kept, in bytes; what is longer is cut and marked.
-    #[arg(long, env = "WHENCE_SQL_BYTES", value_name = "BYTES", default_value_t = 64 << 10)]
+    /// Longest SQL text that is kept, in bytes, at most 65536; what is longer is cut and marked.
+    #[arg(long, env = "WHENCE_SQL_BYTES", value_name = "BYTES", default_value_t = 64 << 10,
+        value_parser = clap::value_parser!(u32).range(..=MAX_SQL_BYTES))]
     pub sql_bytes: u32,
+    /// A rule that leaves events out, samples them, or keeps less of their text, as a TOML table; give it several times,
+    /// the first that matches decides. In the file: [[collect.rule]]. See docs/rules.md.
+    #[arg(long, value_name = "TABLE")]
+    pub rule: Vec<Rule>,
     /// Name of this host in the audit; the host's own name by default.
     #[arg(long, env = "WHENCE_HOST", value_name = "NAME")]
     pub host: Option<String>,
@@ -56,6 +66,13 @@ pub struct Settings {
     pub metrics_listen: Option<SocketAddr>,
 }
 
+impl Settings {
+    /// The rules, and what holds without one.
+    pub fn policy(&self) -> Result<Policy, PolicyError> {
+        Policy::new(self.rule.clone(), self.sql, self.sql_bytes)
+    }
+}
+
 /// How much of the SQL text is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SqlMode {
@@ -67,4 +84,16 @@ pub enum SqlMode {
     Fingerprint,
     /// Neither text nor fingerprint.
     None,
+}
+
+impl SqlMode {
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Full => "SQL text in full but for credentials",
+            Self::LiteralsMasked => "SQL text with every literal masked",
+            Self::Fingerprint => "SQL without text, by fingerprint, class and tables only",
+            Self::None => "SQL without text and fingerprint, by class and tables only",
+        }
+    }
 }

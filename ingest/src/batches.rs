@@ -165,7 +165,7 @@ impl Ingest {
                 );
             }
         }
-        let mismatches = batch.coverage.iter().filter(|span| !check::adds_up(span)).count();
+        let mismatches = batch.coverage.iter().filter(|span| !span.adds_up()).count();
         if mismatches > 0 {
             self.metrics.coverage_mismatches.inc_by(mismatches as u64);
             if is_due(&mut lane.mismatch_logged) {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use chrono::Datelike;
 use whence_chain::{Hash, NO_BATCH, PublicKey, content_hash, coverage_hash, event_hash};
-use whence_model::{Coverage, Timestamp};
+use whence_model::Timestamp;
 use whence_store::row::BatchRow;
 use whence_wire::Batch;
 
@@ -84,10 +84,4 @@ fn next_sequence(row: &BatchRow) -> u64 {
 pub fn is_ahead(batch: &Batch, now: Timestamp) -> bool {
     let newest = batch.events.iter().map(|event| event.started_at).max();
     newest.max(Some(batch.manifest.sealed_at)).is_some_and(|newest| newest.since_ns(now) > AHEAD_NS)
-}
-
-/// Whether `seen = stored + filtered + lost`.
-pub fn adds_up(span: &Coverage) -> bool {
-    let parts = [span.stored, span.filtered].into_iter().chain(span.lost.values().copied());
-    parts.map(u128::from).sum::<u128>() == span.seen.into()
 }

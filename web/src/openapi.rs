@@ -242,6 +242,7 @@ fn schemas() -> Value {
         ("complete", truth()),
         ("sentences", texts.clone()),
         ("lost_events", number()),
+        ("filtered_events", number()),
         ("instances", many("InstanceCoverage")),
     ];
     json!({
@@ -266,7 +267,7 @@ fn schemas() -> Value {
             &[
                 ("first_known", time()), ("watched", many("Span")), ("not_running", many("Span")),
                 ("unwatched", many("Span")), ("seen", number()), ("stored", number()), ("filtered", number()),
-                ("lost", counts.clone()), ("details", texts),
+                ("filtered_by", counts.clone()), ("lost", counts.clone()), ("details", texts),
             ],
         ].concat()),
         "Coverage": object(&coverage),

@@ -1,5 +1,7 @@
 //! What a page, a report or an answer says about the part of its window that nobody watched.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use whence_model::Timestamp;
 use whence_store::read::{EventFilter, InstanceCoverage, Span, Window};
@@ -18,6 +20,8 @@ pub struct Statement {
     pub sentences: Vec<String>,
     /// Events that were lost on all servers meant.
     pub lost_events: u64,
+    /// Events that rules of the collectors left out, on all servers meant.
+    pub filtered_events: u64,
 }
 
 /// The servers that a filter means.
@@ -32,9 +36,10 @@ pub fn meant(mut coverage: Vec<InstanceCoverage>, filter: &EventFilter) -> Vec<I
 /// States how these servers were watched in `window`.
 pub fn state(coverage: &[InstanceCoverage], window: Window) -> Statement {
     let lost_events = coverage.iter().flat_map(|server| server.lost.values()).sum();
+    let filtered_events = coverage.iter().map(|server| server.filtered).sum();
     if coverage.is_empty() {
         let sentences = vec!["No server was known in this window, so nothing was watched.".into()];
-        return Statement { complete: false, sentences, lost_events };
+        return Statement { complete: false, sentences, lost_events, filtered_events };
     }
     let mut sentences = Vec::new();
     let unwatched = coverage.iter().filter(|server| !server.unwatched.is_empty()).map(|server| {
@@ -60,7 +65,39 @@ pub fn state(coverage: &[InstanceCoverage], window: Window) -> Statement {
     } else if lost_events == 0 {
         sentences.push("No event was lost in the parts that were watched.".into());
     }
-    Statement { complete, sentences, lost_events }
+    sentences.extend(filtered(coverage, filtered_events));
+    Statement { complete, sentences, lost_events, filtered_events }
+}
+
+/// `1,500 events were seen and left out by rule: 1,400 pings, 100 batch reads.`
+fn filtered(coverage: &[InstanceCoverage], events: u64) -> Option<String> {
+    if events == 0 {
+        return None;
+    }
+    let what =
+        text::counted(events, "event was seen and left out by rule", "events were seen and left out by rule");
+    let mut rules: Vec<_> =
+        sums(coverage.iter().flat_map(|server| &server.filtered_by)).into_iter().collect();
+    rules.sort_by_key(|(_, events)| std::cmp::Reverse(*events));
+    let more = rules.len().saturating_sub(MAX_NAMED);
+    rules.truncate(MAX_NAMED);
+    let mut rules: Vec<_> = rules
+        .into_iter()
+        .map(|(rule, events)| format!("{} {}", text::count(events), text::visible(rule)))
+        .collect();
+    if more > 0 {
+        rules.push(format!("and by {}", text::counted(more as u64, "rule more", "rules more")));
+    }
+    Some(format!("{what}: {}.", rules.join(", ")))
+}
+
+/// The counts by name; those of 0 are left out.
+fn sums<'a>(counts: impl Iterator<Item = (&'a String, &'a u64)>) -> BTreeMap<&'a str, u64> {
+    let mut sums = BTreeMap::new();
+    for (name, events) in counts.filter(|(_, events)| **events > 0) {
+        *sums.entry(name.as_str()).or_default() += events;
+    }
+    sums
 }
 
 /// A sentence that lists these, the first of them by name; none when there are none.
@@ -98,11 +135,7 @@ pub fn length_seconds(spans: &[Span]) -> u64 {
 
 /// Why events were lost: `ring full`, or `5 ring full, 2 spool full`.
 fn reasons(coverage: &[InstanceCoverage]) -> String {
-    let mut sums = std::collections::BTreeMap::<&str, u64>::new();
-    for (reason, events) in coverage.iter().flat_map(|server| &server.lost) {
-        *sums.entry(reason).or_default() += events;
-    }
-    let reasons: Vec<_> = sums.into_iter().filter(|(_, events)| *events > 0).collect();
+    let reasons: Vec<_> = sums(coverage.iter().flat_map(|server| &server.lost)).into_iter().collect();
     if let [(reason, _)] = reasons.as_slice() {
         return text::words(reason);
     }
@@ -127,7 +160,8 @@ pub struct ServerCoverage<'a> {
     seen: u64,
     stored: u64,
     filtered: u64,
-    lost: &'a std::collections::BTreeMap<String, u64>,
+    filtered_by: &'a BTreeMap<String, u64>,
+    lost: &'a BTreeMap<String, u64>,
     details: &'a [String],
 }
 
@@ -155,6 +189,7 @@ impl<'a> From<&'a InstanceCoverage> for ServerCoverage<'a> {
             seen: server.seen,
             stored: server.stored,
             filtered: server.filtered,
+            filtered_by: &server.filtered_by,
             lost: &server.lost,
             details: &server.details,
         }
@@ -163,8 +198,6 @@ impl<'a> From<&'a InstanceCoverage> for ServerCoverage<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use whence_model::InstanceId;
 
     use super::*;
@@ -187,6 +220,7 @@ mod tests {
             seen: 0,
             stored: 0,
             filtered: 0,
+            filtered_by: BTreeMap::new(),
             lost: BTreeMap::new(),
         }
     }
@@ -216,5 +250,19 @@ mod tests {
         ];
         assert_eq!(statement.sentences, expected);
         assert!(!state(&[], WINDOW).complete);
+    }
+
+    #[test]
+    fn what_rules_left_out_is_said() {
+        let mut quiet = server("db1");
+        quiet.filtered = 1500;
+        quiet.filtered_by = [("pings".into(), 1400), ("batch reads".into(), 100)].into();
+        let statement = state(&[quiet], WINDOW);
+        assert_eq!(statement.filtered_events, 1500);
+        let expected = [
+            "All of this window was watched on 1 server, and no event was lost.",
+            "1,500 events were seen and left out by rule: 1,400 pings, 100 batch reads.",
+        ];
+        assert_eq!(statement.sentences, expected);
     }
 }

@@ -14,7 +14,7 @@ mod up;
 mod verify;
 mod web;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -86,6 +86,16 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_BAD_CONFIG);
         }
     };
+    if let Command::Collect(settings) = &cli.command {
+        match settings.policy() {
+            Ok(policy) if cli.check_config => println!("{policy}"),
+            Ok(_) => {}
+            Err(error) => {
+                eprintln!("whence: {error}");
+                return ExitCode::from(EXIT_BAD_CONFIG);
+            }
+        }
+    }
     if cli.check_config {
         println!("the configuration can be used");
         return ExitCode::SUCCESS;
@@ -105,7 +115,7 @@ fn main() -> ExitCode {
     }
     up::parent::follow();
     let result = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| {
-        let result = runtime.block_on(run(cli.command));
+        let result = runtime.block_on(run(cli.command, cli.config.as_deref()));
         // What was given up may still be in a call that blocks, a download say.
         runtime.shutdown_timeout(END_DEADLINE);
         result
@@ -127,9 +137,9 @@ fn exit_status(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-async fn run(command: Command) -> anyhow::Result<()> {
+async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> {
     match command {
-        Command::Up(settings) => up::run(*settings).await,
+        Command::Up(settings) => up::run(*settings, config).await,
         Command::Collect(settings) => collect::run(*settings).await,
         Command::Ingest(settings) => ingest::run(settings).await,
         Command::Web(settings) => web::run(settings).await,

@@ -336,6 +336,7 @@ mod tests {
                 None => Outcome::Ok { rows_sent: None, rows_affected: None },
             }),
             gap: None,
+            sampled_one_in: None,
         }
     }
 

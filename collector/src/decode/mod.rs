@@ -1,4 +1,4 @@
-//! Kernel records go in, audit events come out.
+//! Kernel records go in, audit events come out, but for those that a rule leaves out.
 //!
 //! A record names its process; [`Decoder::add_server`] says which server that is. SQL that was too long for its record
 //! comes before it on its own and waits here.
@@ -8,6 +8,7 @@ mod principal;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use whence_abi::record::{Counters, Overflow, Plain as _, Record, bit, kind, outcome, provider, string};
 use whence_model::{
@@ -17,12 +18,34 @@ use whence_model::{
 
 pub use clock::{Clock, boot_ns};
 
-/// What of SQL and of the server's messages may be kept: the settings' part in decoding.
-pub trait TextPolicy: Send {
-    /// `sql` is what the kernel kept of `original_bytes`.
-    fn statement(&self, sql: &[u8], original_bytes: u64) -> Statement;
-    /// The server's error message, masked like SQL; None where no text is kept.
-    fn error_message(&self, message: &[u8], original_bytes: u64) -> Option<Text>;
+use crate::policy::{Decision, Facts, Policy, TextPolicy};
+
+/// What a record gave.
+#[derive(Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is moved once; a box would be an allocation for each event"
+)]
+pub enum Decoded {
+    Event(Event),
+    /// An event of process `tgid`, which a rule leaves out; with its connection, where it is a command of one.
+    Filtered {
+        tgid: u32,
+        rule: Arc<str>,
+        connection: Option<(u64, Principal)>,
+    },
+    /// A part of a record that is to come.
+    Part,
+}
+
+impl Decoded {
+    /// The event, where there is one.
+    pub fn event(self) -> Option<Event> {
+        match self {
+            Self::Event(event) => Some(event),
+            Self::Filtered { .. } | Self::Part => None,
+        }
+    }
 }
 
 /// The record gave no event.
@@ -56,7 +79,7 @@ struct Process {
 pub struct Decoder {
     collector: CollectorId,
     next_sequence: Sequence,
-    policy: Box<dyn TextPolicy>,
+    policy: Arc<Policy>,
     clock: Clock,
     processes: HashMap<u32, Process>,
     pending: HashMap<(u32, u32), Pending>,
@@ -65,7 +88,7 @@ pub struct Decoder {
 
 impl Decoder {
     /// A decoder whose first event gets `next_sequence`.
-    pub fn new(collector: CollectorId, next_sequence: Sequence, policy: Box<dyn TextPolicy>) -> Self {
+    pub fn new(collector: CollectorId, next_sequence: Sequence, policy: Arc<Policy>) -> Self {
         Self {
             collector,
             next_sequence,
@@ -110,8 +133,8 @@ impl Decoder {
         self.pending_bytes = self.pending.values().map(|pending| pending.text.len()).sum();
     }
 
-    /// The event of one record from the ring; None when the record is a part of one that is to come.
-    pub fn decode(&mut self, bytes: &[u8]) -> Result<Option<Event>, DecodeError> {
+    /// What one record from the ring gives.
+    pub fn decode(&mut self, bytes: &[u8]) -> Result<Decoded, DecodeError> {
         self.clock.look();
         let Some(&first) = bytes.first_chunk::<4>() else {
             return Err(DecodeError::Damaged("shorter than its first word"));
@@ -119,9 +142,9 @@ impl Decoder {
         match u32::from_ne_bytes(first) {
             kind::OVERFLOW => {
                 self.keep_overflow(bytes)?;
-                Ok(None)
+                Ok(Decoded::Part)
             }
-            kind::COMMAND..=kind::CHANGE_USER => self.event(bytes).map(Some),
+            kind::COMMAND..=kind::CHANGE_USER => self.event(bytes),
             _ => Err(DecodeError::Damaged("of an unknown kind")),
         }
     }
@@ -142,6 +165,7 @@ impl Decoder {
             statement: None,
             outcome: None,
             gap: Some(gap),
+            sampled_one_in: None,
         }
     }
 
@@ -168,7 +192,7 @@ impl Decoder {
         Ok(())
     }
 
-    fn event(&mut self, bytes: &[u8]) -> Result<Event, DecodeError> {
+    fn event(&mut self, bytes: &[u8]) -> Result<Decoded, DecodeError> {
         let (record, tail) = Record::split_from(bytes).ok_or(DecodeError::Damaged("without a whole head"))?;
         let view = View::new(&record, tail)?;
         let Some(process) = self.processes.get_mut(&record.tgid) else {
@@ -177,78 +201,102 @@ impl Decoder {
         let connection = view.number(bit::CONNECTION_ID, record.connection_id);
         let kind = event_kind(&record, connection, process.highest_connection);
         process.highest_connection = process.highest_connection.max(connection.unwrap_or(0));
-        let server = process.server.clone();
 
         let is_command = matches!(kind, EventKind::Command | EventKind::ChangeUser);
-        let started_at = self.clock.to_utc(record.start_ns);
-        Ok(Event {
+        let command = (is_command && view.has(bit::COMMAND)).then_some(Command(record.command));
+        let whole = self.take_overflow(&view);
+        let sql = whole.as_deref().or_else(|| view.bytes(string::SQL)).filter(|_| is_command);
+        let reading = sql.map(whence_sqltext::read);
+        let principal = principal::of(&view, kind);
+        let database = view.text(string::DATABASE).filter(|name| !name.is_empty());
+        let facts = Facts {
+            kind,
+            principal: &principal,
+            database: database.as_deref(),
+            command,
+            class: reading.as_ref().map(|reading| reading.class),
+        };
+        let sampled = (record.sampled_one_in != 0).then_some(record.sampled_one_in);
+        let (text, sampled_one_in) = match self.policy.decide(&facts, sampled) {
+            Decision::Keep { text, sampled_one_in } => (text, sampled_one_in),
+            Decision::Filter { rule } => {
+                let connection = connection.filter(|_| kind == EventKind::Command).zip(Some(principal));
+                return Ok(Decoded::Filtered { tgid: record.tgid, rule, connection });
+            }
+        };
+        let statement = reading.zip(sql).map(|(reading, sql)| {
+            let kept = reading.keep(view.sql_bytes(sql.len() as u64), &text.sql());
+            Statement {
+                class: kept.class,
+                sql: kept.text,
+                fingerprint: kept.fingerprint,
+                tables: kept.tables,
+            }
+        });
+        // What gives no event takes no number.
+        let sequence = self.take_sequence();
+        let process =
+            self.processes.get(&record.tgid).ok_or(DecodeError::UnknownProcess { tgid: record.tgid })?;
+        Ok(Decoded::Event(Event {
             collector: self.collector,
+            sequence,
             kind,
             provider: if record.provider == provider::USDT { Provider::Usdt } else { Provider::Functions },
-            started_at,
+            started_at: self.clock.to_utc(record.start_ns),
             duration_ns: view.number(bit::DURATION, record.duration_ns),
-            server,
-            principal: principal::of(&view, kind),
-            session: Session {
-                connection_id: connection,
-                database: view.text(string::DATABASE).filter(|name| !name.is_empty()),
-            },
-            command: (is_command && view.has(bit::COMMAND)).then_some(Command(record.command)),
-            statement: if is_command { self.statement(&view) } else { None },
-            outcome: self.outcome(&view, kind),
+            server: process.server.clone(),
+            principal,
+            session: Session { connection_id: connection, database },
+            command,
+            statement,
+            outcome: outcome_of(&view, kind, text),
             gap: None,
-            // Last: a record that gives no event takes no number.
-            sequence: self.take_sequence(),
-        })
+            sampled_one_in,
+        }))
     }
 
-    fn statement(&mut self, view: &View<'_>) -> Option<Statement> {
+    /// The long SQL that came before its record.
+    fn take_overflow(&mut self, view: &View<'_>) -> Option<Vec<u8>> {
         let record = view.record;
         let key = (record.tgid, record.tid);
-        let whole = if view.has(bit::OVERFLOW)
-            && self.pending.get(&key).is_some_and(|text| text.start_ns == record.start_ns)
-        {
-            self.pending.remove(&key)
-        } else {
-            None
-        };
-        self.pending_bytes -= whole.as_ref().map_or(0, |pending| pending.text.len());
-        let kept = match &whole {
-            Some(pending) => pending.text.as_slice(),
-            None => view.bytes(string::SQL)?,
-        };
-        Some(self.policy.statement(kept, view.sql_bytes(kept.len() as u64)))
-    }
-
-    fn outcome(&self, view: &View<'_>, kind: EventKind) -> Option<Outcome> {
-        let record = view.record;
-        if kind == EventKind::Disconnect {
+        let is_its = |pending: &Pending| pending.start_ns == record.start_ns;
+        if !view.has(bit::OVERFLOW) || !self.pending.get(&key).is_some_and(is_its) {
             return None;
         }
-        if kind == EventKind::ConnectFailed || record.outcome == outcome::ERROR {
-            let message = view.bytes(string::ERROR_MESSAGE).and_then(|message| {
-                let cut = u64::from(record.cut & bit::of(string::ERROR_MESSAGE) != 0);
-                self.policy.error_message(message, message.len() as u64 + cut)
-            });
-            let state = std::str::from_utf8(&record.sqlstate[..5]).ok();
-            let state = state.filter(|state| state.bytes().all(|byte| byte.is_ascii_alphanumeric()));
-            return Some(Outcome::Error {
-                code: view.has(bit::ERROR_CODE).then_some(record.error_code),
-                sqlstate: state.filter(|_| view.has(bit::SQLSTATE)).map(str::to_owned),
-                message,
-            });
-        }
-        match record.outcome {
-            outcome::OK => Some(Outcome::Ok {
-                rows_sent: view.number(bit::ROWS_SENT, record.rows_sent),
-                // A server says -1 where there is no number of rows.
-                rows_affected: view
-                    .number(bit::AFFECTED_ROWS, record.affected_rows)
-                    .filter(|&rows| rows != u64::MAX),
-            }),
-            outcome::UNFINISHED => Some(Outcome::Unfinished),
-            _ => None,
-        }
+        let pending = self.pending.remove(&key)?;
+        self.pending_bytes -= pending.text.len();
+        Some(pending.text)
+    }
+}
+
+fn outcome_of(view: &View<'_>, kind: EventKind, text: TextPolicy) -> Option<Outcome> {
+    let record = view.record;
+    if kind == EventKind::Disconnect {
+        return None;
+    }
+    if kind == EventKind::ConnectFailed || record.outcome == outcome::ERROR {
+        let message = view.bytes(string::ERROR_MESSAGE).and_then(|message| {
+            let cut = u64::from(record.cut & bit::of(string::ERROR_MESSAGE) != 0);
+            text.error_message(message, message.len() as u64 + cut)
+        });
+        let state = std::str::from_utf8(&record.sqlstate[..5]).ok();
+        let state = state.filter(|state| state.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+        return Some(Outcome::Error {
+            code: view.has(bit::ERROR_CODE).then_some(record.error_code),
+            sqlstate: state.filter(|_| view.has(bit::SQLSTATE)).map(str::to_owned),
+            message,
+        });
+    }
+    match record.outcome {
+        outcome::OK => Some(Outcome::Ok {
+            rows_sent: view.number(bit::ROWS_SENT, record.rows_sent),
+            // A server says -1 where there is no number of rows.
+            rows_affected: view
+                .number(bit::AFFECTED_ROWS, record.affected_rows)
+                .filter(|&rows| rows != u64::MAX),
+        }),
+        outcome::UNFINISHED => Some(Outcome::Unfinished),
+        _ => None,
     }
 }
 

@@ -1,25 +1,7 @@
 use whence_abi::record::{INLINE_SQL_BYTES, Span};
-use whence_model::{InstanceId, StatementClass, Transport};
+use whence_model::{InstanceId, Transport};
 
 use super::*;
-
-/// Keeps all text as it is.
-struct KeepAll;
-
-impl TextPolicy for KeepAll {
-    fn statement(&self, sql: &[u8], original_bytes: u64) -> Statement {
-        Statement {
-            class: StatementClass::Unknown,
-            sql: Some(Text::from_source(sql, original_bytes)),
-            fingerprint: None,
-            tables: Vec::new(),
-        }
-    }
-
-    fn error_message(&self, message: &[u8], original_bytes: u64) -> Option<Text> {
-        Some(Text::from_source(message, original_bytes))
-    }
-}
 
 fn server() -> Server {
     Server {
@@ -37,7 +19,7 @@ fn server() -> Server {
 
 fn decoder() -> Decoder {
     let id = "0198c0de-0000-7000-8000-000000000000".parse().unwrap();
-    let mut decoder = Decoder::new(id, 1, Box::new(KeepAll));
+    let mut decoder = Decoder::new(id, 1, Arc::default());
     decoder.add_server(7, server());
     decoder
 }
@@ -78,7 +60,7 @@ fn overflow(start_ns: u64, text: &[u8]) -> Vec<u8> {
 }
 
 fn one(decoder: &mut Decoder, bytes: &[u8]) -> Event {
-    decoder.decode(bytes).unwrap().unwrap()
+    decoder.decode(bytes).unwrap().event().unwrap()
 }
 
 #[test]
@@ -159,7 +141,7 @@ fn a_refused_login_has_no_account() {
 fn long_sql_is_joined_with_its_record() {
     let mut decoder = decoder();
     let text = vec![b'x'; 3000];
-    assert_eq!(decoder.decode(&overflow(99, &text)), Ok(None));
+    assert_eq!(decoder.decode(&overflow(99, &text)), Ok(Decoded::Part));
     let long = |start_ns| {
         query(
             |record| {

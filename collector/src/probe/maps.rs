@@ -18,7 +18,7 @@ use super::pins::Used;
 const LAYOUT_SLOTS: u32 = 256;
 const SPEC_SLOTS: u32 = 4096;
 
-type Bytes<const N: usize> = [u8; N];
+pub type Bytes<const N: usize> = [u8; N];
 const LAYOUT: usize = size_of::<Layout>();
 const SPEC: usize = size_of::<Spec>();
 const THREAD: usize = size_of::<Thread>();
@@ -40,12 +40,12 @@ pub fn lock(tables: &Mutex<Tables>) -> MutexGuard<'_, Tables> {
     tables.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn map_error(map: &'static str) -> impl Fn(MapError) -> ProbeError {
+pub fn map_error(map: &'static str) -> impl Fn(MapError) -> ProbeError {
     move |source| ProbeError::Map { map, source }
 }
 
 /// The bytes of a plain value as an array, which is what aya takes.
-fn bytes<T: Plain, const N: usize>(value: &T) -> Bytes<N> {
+pub fn bytes<T: Plain, const N: usize>(value: &T) -> Bytes<N> {
     const { assert!(size_of::<T>() == N) };
     let mut bytes = [0; N];
     bytes.copy_from_slice(value.as_bytes());
@@ -150,6 +150,7 @@ impl Tables {
         Ok(each.fold(Counters::default(), |sum, one| Counters {
             seen: sum.seen + one.seen,
             submitted: sum.submitted + one.submitted,
+            filtered: sum.filtered + one.filtered,
             ring_full: sum.ring_full + one.ring_full,
             table_full: sum.table_full + one.table_full,
             fields_unreadable: sum.fields_unreadable + one.fields_unreadable,
@@ -182,8 +183,8 @@ impl Tables {
         }
     }
 
-    /// Removes what is kept of processes that are no more, but for these.
-    pub fn forget_ended_processes(&mut self, except: &[u32]) -> Result<(), ProbeError> {
+    /// Removes what is kept of processes that are no more, but for these; the answer is which they were.
+    pub fn forget_ended_processes(&mut self, except: &[u32]) -> Result<BTreeSet<u32>, ProbeError> {
         let threads =
             self.threads.keys().filter_map(Result::ok).map(|key| u32::try_from(key >> 32).unwrap_or(0));
         let mut known: BTreeSet<u32> = threads.chain(self.counters.keys().filter_map(Result::ok)).collect();
@@ -192,7 +193,8 @@ impl Tables {
         known.retain(|tgid| {
             !except.contains(tgid) && !std::fs::exists(format!("/proc/{tgid}")).unwrap_or(true)
         });
-        known.into_iter().try_for_each(|tgid| self.forget_process(tgid))
+        known.iter().try_for_each(|tgid| self.forget_process(*tgid))?;
+        Ok(known)
     }
 
     /// Removes the entries of threads that are no more, and the owners of processes that are, whose numbers may be given
@@ -214,12 +216,12 @@ impl Tables {
 }
 
 /// The map as the type that `T` is.
-fn typed<T: TryFrom<Map, Error = MapError>>(name: &'static str, map: Map) -> Result<T, ProbeError> {
+pub fn typed<T: TryFrom<Map, Error = MapError>>(name: &'static str, map: Map) -> Result<T, ProbeError> {
     T::try_from(map).map_err(map_error(name))
 }
 
 /// Removes `key`; that it is gone already is as good.
-fn remove<T: BorrowMut<MapData>, K: Pod, V: Pod>(
+pub fn remove<T: BorrowMut<MapData>, K: Pod, V: Pod>(
     map: &mut HashMap<T, K, V>,
     key: K,
     name: &'static str,

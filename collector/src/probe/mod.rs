@@ -7,12 +7,14 @@
 mod arguments;
 mod attach;
 mod attachment;
+mod filter;
 pub mod kernel;
 mod maps;
 pub mod notes;
 pub mod pins;
 pub mod ring;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -22,12 +24,16 @@ use aya::programs::{Program, ProgramError, UProbe};
 use aya::{Ebpf, EbpfLoader};
 use whence_abi::layout::Layout;
 use whence_abi::record::{Counters, MAX_SQL_BYTES};
+use whence_model::Principal;
 
 pub use arguments::SpecError;
 pub use attachment::Attachment;
+use filter::Filters;
 use maps::Tables;
 use pins::PinDirectory;
 pub use ring::{Ring, RingError};
+
+use crate::policy::Policy;
 
 /// The BPF object, built from `collector-ebpf` by `cargo xtask ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../collector-ebpf/prebuilt/whence.bpfel.o");
@@ -134,6 +140,7 @@ fn load(program: &mut UProbe) -> Result<(), ProgramError> {
 pub struct Probes {
     bpf: Ebpf,
     tables: Arc<Mutex<Tables>>,
+    filters: Filters,
     pins: Option<PinDirectory>,
     ring: Option<MapData>,
 }
@@ -169,7 +176,8 @@ impl Probes {
         };
         let used = pins.as_ref().map(PinDirectory::used).transpose()?.unwrap_or_default();
         let tables = Arc::new(Mutex::new(Tables::take(&mut bpf, &used)?));
-        Ok(Self { bpf, tables, pins, ring: Some(ring) })
+        let filters = Filters::take(&mut bpf)?;
+        Ok(Self { bpf, tables, filters, pins, ring: Some(ring) })
     }
 
     /// The reader of the ring; None after it was taken.
@@ -203,14 +211,37 @@ impl Probes {
         Ok((tables.unfinished(tgid), tables.counters(tgid)?))
     }
 
+    /// Has the kernel decide by these rules, as far as it can.
+    pub fn hold_rules(&mut self, policy: &Policy) -> Result<(), ProbeError> {
+        self.filters.hold(policy)
+    }
+
+    /// Tells the kernel who a connection of process `tgid` belongs to, when that matters to the rules that it holds.
+    pub fn tell_connection(
+        &mut self,
+        policy: &Policy,
+        tgid: u32,
+        connection: u64,
+        principal: &Principal,
+    ) -> Result<(), ProbeError> {
+        self.filters.tell(policy, tgid, connection, principal)
+    }
+
+    /// How many events of process `tgid` the kernel has left out so far, by the name of the rule.
+    pub fn filtered(&self, tgid: u32) -> Result<BTreeMap<String, u64>, ProbeError> {
+        self.filters.filtered(tgid)
+    }
+
     /// Forgets process `tgid`, when all that was left of it is on disk.
-    pub fn forget_process(&self, tgid: u32) -> Result<(), ProbeError> {
+    pub fn forget_process(&mut self, tgid: u32) -> Result<(), ProbeError> {
+        self.filters.forget_process(tgid)?;
         maps::lock(&self.tables).forget_process(tgid)
     }
 
     /// Forgets the processes that are no more, but for these: a collector that was killed may have left them.
-    pub fn forget_ended_processes(&self, except: &[u32]) -> Result<(), ProbeError> {
-        maps::lock(&self.tables).forget_ended_processes(except)
+    pub fn forget_ended_processes(&mut self, except: &[u32]) -> Result<(), ProbeError> {
+        let forgotten = maps::lock(&self.tables).forget_ended_processes(except)?;
+        forgotten.into_iter().try_for_each(|tgid| self.filters.forget_process(tgid))
     }
 
     /// Unpins the maps and the probes that were left, when nothing is to go on without a collector.

@@ -29,7 +29,19 @@ pub struct PinDirectory {
     _lock: Flock<File>,
 }
 
-const MAPS: [&str; 6] = ["RING", "THREADS", "LAYOUTS", "SPECS", "COUNTERS", "OWNERS"];
+const MAPS: [&str; 11] = [
+    "RING",
+    "THREADS",
+    "LAYOUTS",
+    "SPECS",
+    "COUNTERS",
+    "OWNERS",
+    "ACTIVE",
+    "RULES",
+    "PROFILES",
+    "CONNECTIONS",
+    "FILTERED",
+];
 const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
 
 impl PinDirectory {

@@ -137,6 +137,11 @@ impl Ring {
         }
     }
 
+    /// Bytes that were given out and not committed.
+    pub fn held_bytes(&self) -> u64 {
+        self.read.saturating_sub(self.consumed())
+    }
+
     /// Bytes that were written and not committed.
     pub fn waiting_bytes(&self) -> u64 {
         self.produced().saturating_sub(self.consumed())

@@ -1,13 +1,14 @@
 //! A database server with probes on it, and the events that come of what is done there.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use whence_abi::record::Counters;
-use whence_collector::decode::{DecodeError, Decoder, TextPolicy};
+use whence_collector::decode::{DecodeError, Decoder};
 use whence_collector::offsets::{Derived, Table, derive};
 use whence_collector::probe::{Attachment, Config, Probes, Ring};
-use whence_model::{Event, EventKind, InstanceId, Server, Statement, Text, Timestamp};
+use whence_model::{Event, EventKind, InstanceId, Server, Timestamp};
 use whence_testkit::client::Failure;
 use whence_testkit::{Client, DatabaseServer, Product, Via};
 
@@ -62,7 +63,7 @@ impl Watched {
         let attachment = probes.attach_functions(&program, &derived.targets).unwrap();
         let ring = probes.take_ring().unwrap().unwrap();
         let id = "0198c0de-0000-7000-8000-000000000000".parse().unwrap();
-        let mut decoder = Decoder::new(id, 1, Box::new(Policy));
+        let mut decoder = Decoder::new(id, 1, Arc::default());
         decoder.add_server(server.pid().unwrap(), describe(&server, &derived));
         Self { server, probes, ring, decoder, events: Vec::new(), attachment: Some(attachment) }
     }
@@ -91,7 +92,7 @@ impl Watched {
         while let Some(entry) = self.ring.next() {
             end = Some(entry.end);
             match self.decoder.decode(entry.bytes) {
-                Ok(event) => self.events.extend(event),
+                Ok(decoded) => self.events.extend(decoded.event()),
                 // Other tests run servers of the same program.
                 Err(DecodeError::UnknownProcess { .. }) => {}
                 Err(error) => panic!("{error}"),
@@ -112,7 +113,7 @@ impl Watched {
         let pid = self.server.pid().unwrap();
         self.server.kill();
         let (records, _) = self.probes.process_ended(pid).unwrap();
-        records.iter().filter_map(|record| self.decoder.decode(record).unwrap()).collect()
+        records.iter().filter_map(|record| self.decoder.decode(record).unwrap().event()).collect()
     }
 
     /// All events of a connection that has ended, in order.
@@ -120,25 +121,6 @@ impl Watched {
         let is_of = |event: &Event| event.session.connection_id == Some(id);
         let events = self.until(|event| is_of(event) && event.kind == EventKind::Disconnect);
         events.iter().filter(|event| is_of(event)).cloned().collect()
-    }
-}
-
-/// Keeps all text, but for credentials.
-struct Policy;
-
-impl TextPolicy for Policy {
-    fn statement(&self, sql: &[u8], original_bytes: u64) -> Statement {
-        let analysis = whence_sqltext::analyze(sql, original_bytes, &whence_sqltext::Config::default());
-        Statement {
-            class: analysis.class,
-            sql: analysis.text,
-            fingerprint: analysis.fingerprint,
-            tables: analysis.tables,
-        }
-    }
-
-    fn error_message(&self, message: &[u8], original_bytes: u64) -> Option<Text> {
-        Some(Text::from_source(message, original_bytes))
     }
 }
 

@@ -6,6 +6,7 @@
 mod account;
 mod coexistence;
 mod events;
+mod filter;
 mod notes;
 mod operands;
 mod overlay;

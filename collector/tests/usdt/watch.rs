@@ -1,11 +1,14 @@
 //! The collector's side in a test: probes, ring and decoder, without what ships the events.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
-use whence_collector::decode::{DecodeError, Decoder, TextPolicy};
+use whence_collector::decode::{DecodeError, Decoded, Decoder};
+use whence_collector::policy::Policy;
 use whence_collector::probe::{Attachment, Config, Probes, Ring};
-use whence_model::{CollectorId, Event, InstanceId, Statement, Text, Timestamp};
+use whence_model::{CollectorId, Event, InstanceId, Timestamp};
 
 use crate::server::Server;
 
@@ -16,17 +19,26 @@ pub struct Watch {
     pub probes: Probes,
     ring: Ring,
     decoder: Decoder,
+    policy: Arc<Policy>,
+    /// Events that were left out here, and not in the kernel, by rule.
+    pub filtered: BTreeMap<String, u64>,
 }
 
 impl Watch {
     pub fn new(config: &Config) -> Self {
+        Self::with_rules(config, Policy::default())
+    }
+
+    pub fn with_rules(config: &Config, policy: Policy) -> Self {
         let mut probes = match Probes::load(config) {
             Ok(probes) => probes,
             Err(error) => panic!("this test needs root and a kernel that takes BPF programs: {error}"),
         };
         let ring = probes.take_ring().unwrap().unwrap();
-        let collector = CollectorId(Uuid::from_u128(1));
-        Self { probes, ring, decoder: Decoder::new(collector, 1, Box::new(Whole)) }
+        probes.hold_rules(&policy).unwrap();
+        let policy = Arc::new(policy);
+        let decoder = Decoder::new(CollectorId(Uuid::from_u128(1)), 1, policy.clone());
+        Self { probes, ring, decoder, policy, filtered: BTreeMap::new() }
     }
 
     /// Watches `server` from here on.
@@ -84,37 +96,24 @@ impl Watch {
 
     /// The events of records that did not come through the ring.
     pub fn decode(&mut self, records: &[Vec<u8>]) -> Vec<Event> {
-        records.iter().filter_map(|record| self.decoder.decode(record).unwrap()).collect()
+        records.iter().filter_map(|record| self.decoder.decode(record).unwrap().event()).collect()
     }
 
     fn read(&mut self, events: &mut Vec<Event>) {
         while let Some(entry) = self.ring.next() {
             let end = entry.end;
             match self.decoder.decode(entry.bytes) {
-                Ok(event) => events.extend(event),
+                Ok(Decoded::Filtered { tgid, rule, connection }) => {
+                    *self.filtered.entry(rule.to_string()).or_default() += 1;
+                    if let Some((id, principal)) = connection {
+                        self.probes.tell_connection(&self.policy, tgid, id, &principal).unwrap();
+                    }
+                }
+                Ok(decoded) => events.extend(decoded.event()),
                 Err(error @ DecodeError::UnknownProcess { .. }) => panic!("a record of a stranger: {error}"),
                 Err(error) => panic!("{error}"),
             }
             self.ring.commit(end);
         }
-    }
-}
-
-/// Keeps all SQL.
-struct Whole;
-
-impl TextPolicy for Whole {
-    fn statement(&self, sql: &[u8], original_bytes: u64) -> Statement {
-        let analysis = whence_sqltext::analyze(sql, original_bytes, &whence_sqltext::Config::default());
-        Statement {
-            class: analysis.class,
-            sql: analysis.text,
-            fingerprint: analysis.fingerprint,
-            tables: analysis.tables,
-        }
-    }
-
-    fn error_message(&self, message: &[u8], original_bytes: u64) -> Option<Text> {
-        Some(Text::from_source(message, original_bytes))
     }
 }

@@ -127,6 +127,10 @@ pub struct Record {
     pub peer_port: u32,
     /// Bytes of the tail in use.
     pub tail_bytes: u32,
+    /// Set where the kernel left out the others of so many like it, by a rule.
+    pub sampled_one_in: u32,
+    /// Keeps the size a multiple of 8.
+    pub reserved: u32,
     pub sqlstate: [u8; 8],
     pub strings: [Span; string::COUNT],
 }
@@ -169,12 +173,15 @@ pub struct Thread {
     pub tail: [u8; TAIL_BYTES],
 }
 
-/// What became of the events of one process; one of these per CPU. `seen = submitted + ring_full + table_full`.
+/// What became of the events of one process; one of these per CPU. `seen = submitted + filtered + ring_full +
+/// table_full`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     pub seen: u64,
     pub submitted: u64,
+    /// Left out by a rule.
+    pub filtered: u64,
     /// Lost: the ring had no room.
     pub ring_full: u64,
     /// Lost: the table of threads had no room.
@@ -220,7 +227,7 @@ unsafe impl Plain for crate::layout::Layout {}
 unsafe impl Plain for crate::usdt::Spec {}
 
 const _: () = {
-    assert!(size_of::<Record>() == 8 * 4 + 6 * 8 + 4 * 4 + 8 + 8 * 4);
+    assert!(size_of::<Record>() == 8 * 4 + 6 * 8 + 6 * 4 + 8 + 8 * 4);
     assert!(size_of::<Overflow>() == 24);
     assert!(size_of::<Thread>() == 8 + 4 * 8 + size_of::<Record>() + TAIL_BYTES);
     assert!(

@@ -145,6 +145,7 @@ pub struct EventFields<'a, T> {
     pub statement: Option<StatementFields<'a, T>>,
     pub outcome: Option<OutcomeFields<'a>>,
     pub gap: Option<(&'a str, u64)>,
+    pub sampled_one_in: Option<u32>,
 }
 
 /// All of a server.
@@ -232,6 +233,7 @@ impl<'a> From<&'a Event> for EventFields<'a, String> {
             statement: event.statement.as_ref().map(StatementFields::from),
             outcome: event.outcome.as_ref().map(OutcomeFields::from),
             gap: event.gap.as_ref().map(|gap| (gap.reason.as_str(), gap.events)),
+            sampled_one_in: event.sampled_one_in,
         }
     }
 }
@@ -291,6 +293,10 @@ pub fn event<T: AsRef<str>>(out: &mut Encoder, event: &EventFields<'_, T>) {
         out.u64(events);
     });
     server_additions(out, &event.server);
+    if let Some(one_in) = event.sampled_one_in {
+        out.str("sampled_one_in");
+        out.u32(one_in);
+    }
 }
 
 fn server(out: &mut Encoder, server: &ServerFields) {
@@ -357,4 +363,12 @@ pub fn coverage(out: &mut Encoder, coverage: &Coverage) {
     }
     out.option(coverage.detail.as_deref(), Encoder::str);
     server_additions(out, &of_server);
+    if !coverage.filtered_by.is_empty() {
+        out.str("filtered_by");
+        out.length(coverage.filtered_by.len());
+        for (rule, events) in &coverage.filtered_by {
+            out.str(rule);
+            out.u64(*events);
+        }
+    }
 }

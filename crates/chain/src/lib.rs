@@ -152,6 +152,7 @@ mod tests {
             }),
             outcome: Some(Outcome::Ok { rows_sent: Some(1), rows_affected: None }),
             gap: None,
+            sampled_one_in: None,
         }
     }
 
@@ -253,6 +254,7 @@ mod tests {
             seen: 3,
             stored: 3,
             filtered: 0,
+            filtered_by: BTreeMap::new(),
             lost: BTreeMap::new(),
             detail: None,
         };

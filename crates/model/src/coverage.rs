@@ -20,7 +20,10 @@ pub struct Coverage {
     /// Events that happened in the kernel in this span: `seen = stored + filtered + lost`.
     pub seen: u64,
     pub stored: u64,
+    /// Left out because a rule of the collector says so.
     pub filtered: u64,
+    /// The same by the name of the rule; they sum up to `filtered`.
+    pub filtered_by: BTreeMap<String, u64>,
     pub lost: BTreeMap<LossReason, u64>,
     /// For people: why the server could not be watched.
     pub detail: Option<String>,
@@ -29,6 +32,14 @@ pub struct Coverage {
 impl Coverage {
     pub fn instance(&self) -> InstanceId {
         self.server.instance
+    }
+
+    /// Whether `seen = stored + filtered + lost`, and the rules' counts make `filtered`.
+    pub fn adds_up(&self) -> bool {
+        let sum = |counts: &mut dyn Iterator<Item = u64>| counts.map(u128::from).sum::<u128>();
+        let parts = sum(&mut [self.stored, self.filtered].into_iter().chain(self.lost.values().copied()));
+        let filtered = sum(&mut self.filtered_by.values().copied());
+        parts == self.seen.into() && filtered == self.filtered.into()
     }
 
     pub fn address(&self) -> (Option<IpAddr>, Option<u16>) {

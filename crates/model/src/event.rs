@@ -68,6 +68,8 @@ pub struct Event {
     pub outcome: Option<Outcome>,
     /// Set when `kind` is `Gap`.
     pub gap: Option<Gap>,
+    /// Set where a rule lets one of so many events through: the others like it are counted as filtered.
+    pub sampled_one_in: Option<u32>,
 }
 
 impl Event {
@@ -204,6 +206,15 @@ impl Command {
     /// The names that [`Command::name`] gives to numbers that all servers agree on.
     pub fn names() -> &'static [&'static str] {
         &COMMAND_NAMES
+    }
+
+    /// The command that [`Command::name`] calls so.
+    pub fn parse(name: &str) -> Option<Self> {
+        let known =
+            (0..).zip(COMMAND_NAMES).find(|(_, known)| *known == name).map(|(number, _)| Self(number));
+        let numbered = || name.strip_prefix("Command_")?.parse().ok().map(Self);
+        let extension = || (250..=253).map(Self).find(|command| command.name() == name);
+        known.or_else(extension).or_else(numbered).filter(|command| command.name() == name)
     }
 
     /// `Query`, `Ping`, … or `Command_<number>` for one that has no name here (MariaDB's 250 to 254 have one).

@@ -7,12 +7,16 @@
 //! listen = "127.0.0.1:8090"
 //! ```
 //!
+//! A setting that may be given several times is a list there; where each is a table, `[[ingest.setting]]`, that table's text on
+//! one line.
+//!
 //! A value of the file becomes the default of its argument, so that clap checks it like any other and the
 //! environment and the flags win over it.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use clap::error::ContextKind;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
 /// Exit status for configuration that cannot be used (`EX_USAGE` of sysexits.h).
@@ -36,6 +40,8 @@ pub enum ConfigError {
     UnknownKey { path: PathBuf, key: String, known: String },
     #[error("{path}: `{key}` must be a string, a number, true or false, or a list of these")]
     WrongType { path: PathBuf, key: String },
+    #[error("{path}: `{key}`: {problem}")]
+    WrongValue { path: PathBuf, key: String, problem: String },
     /// A flag or a value that clap refused, or `--help`.
     #[error(transparent)]
     Arguments(#[from] clap::Error),
@@ -112,12 +118,48 @@ fn with_setting(
         let known = names(command.get_arguments().map(|argument| argument.get_id().to_string()));
         return Err(ConfigError::UnknownKey { path: path.into(), key: full_key, known });
     }
+    let is_list = value.is_array();
     let values = match value {
-        toml::Value::Array(items) => items.into_iter().map(as_text).collect::<Option<Vec<_>>>(),
+        toml::Value::Array(items) => items.into_iter().map(item_text).collect::<Option<Vec<_>>>(),
         single => as_text(single).map(|text| vec![text]),
     };
-    let values = values.ok_or(ConfigError::WrongType { path: path.into(), key: full_key })?;
+    let values = values.ok_or_else(|| ConfigError::WrongType { path: path.into(), key: full_key.clone() })?;
+    for (place, value) in values.iter().enumerate() {
+        if let Some(problem) = problem(&command, key, value) {
+            let key = if is_list { format!("{full_key}[{place}]") } else { full_key };
+            return Err(ConfigError::WrongValue { path: path.into(), key, problem });
+        }
+    }
     Ok(command.mut_arg(key, |argument| argument.default_values(values).required(false)))
+}
+
+/// What the argument has against this value: in the end clap would say it too, but not that it is in the file.
+fn problem(command: &Command, key: &str, value: &str) -> Option<String> {
+    let argument = command.get_arguments().find(|argument| argument.get_id() == key)?;
+    if !argument.get_action().takes_values() {
+        return None;
+    }
+    let flag = format!("--{}", argument.get_long()?);
+    let alone = command.clone().no_binary_name(true).try_get_matches_from([format!("{flag}={value}")]);
+    let error = alone.err()?;
+    let text = |kind| error.get(kind).map(ToString::to_string);
+    // The other arguments are not given here, so what is wrong with them is no matter.
+    if !text(ContextKind::InvalidArg).is_some_and(|argument| argument.starts_with(&flag)) {
+        return None;
+    }
+    match (std::error::Error::source(&error), text(ContextKind::ValidValue)) {
+        (Some(source), _) => Some(source.to_string()),
+        (None, Some(valid)) => Some(format!("{value:?} is not one of {valid}")),
+        (None, None) => None,
+    }
+}
+
+/// Of a list; an item may be a table.
+fn item_text(value: toml::Value) -> Option<String> {
+    match value {
+        toml::Value::Table(_) => Some(value.to_string()),
+        other => as_text(other),
+    }
 }
 
 fn as_text(value: toml::Value) -> Option<String> {
@@ -157,7 +199,15 @@ mod tests {
             port: u16,
             #[arg(long)]
             url: Vec<String>,
+            #[arg(long, requires = "port", env = "WHENCE_TEST_COLOUR")]
+            colour: Option<Colour>,
         },
+    }
+
+    #[derive(Clone, Copy, Debug, clap::ValueEnum)]
+    enum Colour {
+        Red,
+        Green,
     }
 
     fn parse_with(file: &str, arguments: &[&str]) -> Result<(u16, Vec<String>), ConfigError> {
@@ -172,7 +222,7 @@ mod tests {
         let parsed = parse_from::<Cli>(all, None);
         std::fs::remove_dir_all(&directory).unwrap();
         parsed.map(|cli| {
-            let Sub::Ingest { port, url } = cli.command;
+            let Sub::Ingest { port, url, .. } = cli.command;
             (port, url)
         })
     }
@@ -192,8 +242,26 @@ mod tests {
     }
 
     #[test]
+    fn a_table_in_a_list_is_its_text() {
+        let file = "[[ingest.url]]\na = 'x'\nb = [1, 2]\n[[ingest.url]]\na = \"it's\"";
+        let (_, url) = parse_with(file, &["ingest"]).unwrap();
+        assert_eq!(url, [r#"{ a = "x", b = [1, 2] }"#, r#"{ a = "it's" }"#]);
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_path_and_what_would_be_right() {
+        let problem = |file: &str| parse_with(file, &["ingest"]).unwrap_err().to_string();
+        let number = problem("[ingest]\nport = 'many'");
+        assert!(number.ends_with(": `ingest.port`: invalid digit found in string"), "{number}");
+        let named = problem("[ingest]\ncolour = 'blue'");
+        assert!(named.ends_with(": `ingest.colour`: \"blue\" is not one of red, green"), "{named}");
+        let listed = problem("[ingest]\nport = [1, 'x']");
+        assert!(listed.contains("`ingest.port[1]`"), "{listed}");
+        assert_eq!(parse_with("[ingest]\ncolour = 'red'", &["ingest"]).unwrap().0, 1);
+    }
+
+    #[test]
     fn a_value_of_the_wrong_type_is_refused() {
-        assert!(parse_with("[ingest]\nport = 'many'", &["ingest"]).is_err());
         let error = parse_with("[ingest]\nport = {}", &["ingest"]).unwrap_err();
         assert!(matches!(error, ConfigError::WrongType { .. }), "{error}");
     }

@@ -54,27 +54,55 @@ pub struct Analysis {
     pub tables: Vec<String>,
 }
 
-/// Reads `sql`, which may be only the beginning of what had `original_bytes` bytes at the source.
-pub fn analyze(sql: &[u8], original_bytes: u64, config: &Config) -> Analysis {
+/// A statement that has been read, before it is decided how much of it is kept.
+pub struct Reading<'a> {
+    sql: &'a [u8],
+    tokens: Vec<Token>,
+    pub class: StatementClass,
+}
+
+/// Reads `sql`.
+pub fn read(sql: &[u8]) -> Reading<'_> {
     let tokens = lexer::tokens(sql);
-    let secrets = Secrets::find(sql, &tokens);
-    let text = match config.mode {
-        Mode::Full => Some(mask::credentials(sql, &tokens, &secrets)),
-        Mode::LiteralsMasked => Some(mask::literals(sql, &tokens, &secrets)),
-        Mode::Fingerprint | Mode::None => None,
-    };
-    let shown = secrets.shown(&tokens);
-    Analysis {
-        class: classify::classify(sql, &tokens),
-        text: text.map(|text| kept(text, sql.len(), original_bytes, config.max_bytes)),
-        fingerprint: (config.mode != Mode::None).then(|| fingerprint::fingerprint(sql, &shown)),
-        tables: tables::tables(sql, &shown),
+    Reading { sql, class: classify::classify(sql, &tokens), tokens }
+}
+
+impl Reading<'_> {
+    /// What `config` keeps of the statement, which may be only the beginning of what had `original_bytes` bytes at the
+    /// source.
+    pub fn keep(&self, original_bytes: u64, config: &Config) -> Analysis {
+        let (sql, tokens) = (self.sql, self.tokens.as_slice());
+        let secrets = Secrets::find(sql, tokens);
+        let text = match config.mode {
+            Mode::Full => Some(mask::credentials(sql, tokens, &secrets)),
+            Mode::LiteralsMasked => Some(mask::literals(sql, tokens, &secrets)),
+            Mode::Fingerprint | Mode::None => None,
+        };
+        let shown = secrets.shown(tokens);
+        Analysis {
+            class: self.class,
+            text: text.map(|text| kept(text, sql.len(), original_bytes, config.max_bytes)),
+            fingerprint: (config.mode != Mode::None).then(|| fingerprint::fingerprint(sql, &shown)),
+            tables: tables::tables(sql, &shown),
+        }
     }
 }
 
-/// Masks what a message of the server quotes: everything in quotes, which may be any part of a statement.
+/// Reads `sql`, which may be only the beginning of what had `original_bytes` bytes at the source.
+pub fn analyze(sql: &[u8], original_bytes: u64, config: &Config) -> Analysis {
+    read(sql).keep(original_bytes, config)
+}
+
+/// Masks what a message of the server quotes of a statement, when that may hold a credential.
 pub fn mask_message(message: &[u8], truncated: bool) -> Text {
     let text = whence_model::escape_invalid_utf8(&mask::message(message), truncated);
+    Text { text, original_bytes: message.len() as u64, truncated }
+}
+
+/// Masks all that a message of the server quotes: from the first quote to the last, as what is between them may hold
+/// quotes of its own.
+pub fn mask_quotes(message: &[u8], truncated: bool) -> Text {
+    let text = whence_model::escape_invalid_utf8(&mask::quotes(message, truncated), truncated);
     Text { text, original_bytes: message.len() as u64, truncated }
 }
 

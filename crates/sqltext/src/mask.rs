@@ -74,3 +74,19 @@ pub fn message(message: &[u8]) -> Vec<u8> {
     let tail = tail.and_then(|at| quoted.get(at..)).unwrap_or_default();
     [head, MASK, tail].concat()
 }
+
+/// An error message with all that it quotes masked. One that is cut may go on with what it quoted.
+pub fn quotes(message: &[u8], truncated: bool) -> Vec<u8> {
+    let is_letter =
+        |at: Option<usize>| at.and_then(|at| message.get(at)).is_some_and(u8::is_ascii_alphanumeric);
+    // Between two letters it is an apostrophe: doesn't.
+    let is_quote = |at: &usize| {
+        matches!(message.get(*at), Some(b'\'' | b'"' | b'`'))
+            && !(is_letter(at.checked_sub(1)) && is_letter(at.checked_add(1)))
+    };
+    let Some(first) = (0..message.len()).find(is_quote) else { return message.to_vec() };
+    let last = (0..message.len()).rfind(is_quote).filter(|_| !truncated);
+    let head = message.get(..first).unwrap_or_default();
+    let tail = last.and_then(|last| message.get(last + 1..)).unwrap_or_default();
+    [head, MASK, tail].concat()
+}

@@ -65,6 +65,7 @@ fn event(number: u64) -> Event {
         }),
         outcome: Some(Outcome::Ok { rows_sent: Some(number % 20), rows_affected: None }),
         gap: None,
+        sampled_one_in: None,
     }
 }
 

@@ -11,7 +11,7 @@ pub struct Census {
     pub servers: usize,
     pub events: usize,
     pub spans: usize,
-    /// Tables of statements, and reasons of losses.
+    /// Tables of statements, reasons of losses, and rules.
     pub details: usize,
 }
 
@@ -56,7 +56,7 @@ impl Census {
                     self.visit(field, Level::Coverage)?;
                 }
                 (Level::Event, 16) => self.visit(field, Level::Statement)?,
-                (Level::Statement, 4) | (Level::Coverage, 9) => self.details += 1,
+                (Level::Statement, 4) | (Level::Coverage, 9 | 11) => self.details += 1,
                 _ => {}
             }
         }
@@ -75,7 +75,11 @@ mod tests {
     fn elements_are_counted_at_every_level() {
         let statement = message::Statement { tables: vec![vec![], b"t".to_vec()], ..Default::default() };
         let event = message::Event { statement: Some(statement), ..Default::default() };
-        let span = message::Coverage { lost: vec![message::Gap::default()], ..Default::default() };
+        let span = message::Coverage {
+            lost: vec![message::Gap::default()],
+            filtered_by: vec![message::Filtered::default()],
+            ..Default::default()
+        };
         let batch = message::Batch {
             number: 7,
             servers: vec![message::Server::default(); 2],
@@ -84,6 +88,6 @@ mod tests {
             ..Default::default()
         };
         let census = Census::take(&batch.encode_to_vec()).unwrap();
-        assert_eq!(census, Census { servers: 2, events: 2, spans: 1, details: 3 });
+        assert_eq!(census, Census { servers: 2, events: 2, spans: 1, details: 4 });
     }
 }

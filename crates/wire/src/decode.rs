@@ -76,7 +76,7 @@ fn check_census(census: Census, limits: &Limits) -> Result<(), WireError> {
     check("events", census.events, limits.events)?;
     check("coverage spans", census.spans, limits.events)?;
     check("servers", census.servers, limits.events)?;
-    check("tables and losses", census.details, limits.events.saturating_mul(DETAILS_PER_EVENT))
+    check("tables, losses and rules", census.details, limits.events.saturating_mul(DETAILS_PER_EVENT))
 }
 
 fn decompress(bytes: &[u8], limits: &Limits) -> Result<Vec<u8>, WireError> {
@@ -177,6 +177,7 @@ impl Checker<'_> {
             statement,
             outcome,
             gap: event.gap.as_ref().map(gap).transpose()?,
+            sampled_one_in: event.sampled_one_in,
         })
     }
 
@@ -210,6 +211,8 @@ impl Checker<'_> {
         }
         let provider = span.provider.as_deref().map(|text| named("provider", text, Provider::parse));
         let lost = span.lost.iter().map(|lost| gap(lost).map(|gap| (gap.reason, gap.events)));
+        let filtered_by = span.filtered_by.into_iter();
+        let filtered_by = filtered_by.map(|by| self.name("rule", by.rule).map(|rule| (rule, by.events)));
         Ok(Coverage {
             server: self.server_at(span.server)?,
             state: named("state", &span.state, CoverageState::parse)?,
@@ -220,6 +223,7 @@ impl Checker<'_> {
             stored: span.stored,
             filtered: span.filtered,
             lost: lost.collect::<Result<_, _>>()?,
+            filtered_by: filtered_by.collect::<Result<_, _>>()?,
             detail: span.detail.map(|bytes| utf8("detail", bytes, self.limits.text_bytes)).transpose()?,
         })
     }

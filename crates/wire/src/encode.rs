@@ -111,6 +111,7 @@ fn event(event: &whence_model::Event, server: u32) -> message::Event {
         }),
         outcome: event.outcome.as_ref().map(outcome),
         gap: event.gap.map(|gap| message::Gap { reason: gap.reason.as_str().into(), events: gap.events }),
+        sampled_one_in: event.sampled_one_in,
     }
 }
 
@@ -136,6 +137,10 @@ fn coverage(span: &whence_model::Coverage, server: u32) -> message::Coverage {
         .lost
         .iter()
         .map(|(reason, events)| message::Gap { reason: reason.as_str().into(), events: *events });
+    let filtered_by = span
+        .filtered_by
+        .iter()
+        .map(|(rule, events)| message::Filtered { rule: rule.clone().into(), events: *events });
     message::Coverage {
         server,
         state: span.state.as_str().into(),
@@ -147,5 +152,6 @@ fn coverage(span: &whence_model::Coverage, server: u32) -> message::Coverage {
         filtered: span.filtered,
         lost: lost.collect(),
         detail: bytes(span.detail.as_ref()),
+        filtered_by: filtered_by.collect(),
     }
 }

@@ -98,6 +98,8 @@ pub struct Event {
     pub outcome: Option<Outcome>,
     #[prost(message, optional, tag = "18")]
     pub gap: Option<Gap>,
+    #[prost(uint32, optional, tag = "19")]
+    pub sampled_one_in: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -169,4 +171,16 @@ pub struct Coverage {
     pub lost: Vec<Gap>,
     #[prost(bytes = "vec", optional, tag = "10")]
     pub detail: Option<Vec<u8>>,
+    #[prost(message, repeated, tag = "11")]
+    pub filtered_by: Vec<Filtered>,
+}
+
+/// Events that a rule left out.
+#[derive(Clone, PartialEq, Message)]
+pub struct Filtered {
+    /// The rule's name.
+    #[prost(bytes = "vec", tag = "1")]
+    pub rule: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub events: u64,
 }

@@ -4,6 +4,8 @@
 
 mod commands;
 mod database;
+mod filters;
+mod packets;
 mod page;
 mod static_probes;
 mod survival;

@@ -200,6 +200,7 @@ pub fn query(sql: &str) -> Event {
         }),
         outcome: Some(Outcome::Ok { rows_sent: Some(1), rows_affected: None }),
         gap: None,
+        sampled_one_in: None,
     }
 }
 
@@ -214,6 +215,7 @@ pub fn span(seen: u64, stored: u64) -> Coverage {
         seen,
         stored,
         filtered: 0,
+        filtered_by: BTreeMap::new(),
         lost: BTreeMap::new(),
         detail: None,
     }

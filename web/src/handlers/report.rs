@@ -176,6 +176,10 @@ fn file(report: &AccessReport, filter: &EventFilter) -> std::io::Result<Vec<u8>>
             let lost = [("events", events.to_string()), ("detail", reason.clone())];
             add("lost", &[of_server.as_slice(), &lost].concat())?;
         }
+        for (rule, events) in server.filtered_by.iter().filter(|(_, events)| **events > 0) {
+            let filtered = [("events", events.to_string()), ("detail", rule.clone())];
+            add("filtered", &[of_server.as_slice(), &filtered].concat())?;
+        }
     }
     let window = [("first", filter.window.from.to_string()), ("last", filter.window.to.to_string())];
     let mut sentences = statement::state(&report.coverage, filter.window).sentences;

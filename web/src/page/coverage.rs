@@ -53,7 +53,7 @@ struct Server {
     more_spans: usize,
     seen: String,
     stored: String,
-    filtered: String,
+    filtered: Vec<(String, String)>,
     lost: Vec<(String, String)>,
     history: String,
 }
@@ -158,7 +158,12 @@ impl Server {
             more_spans: coverage.unwatched.len().saturating_sub(MAX_SPANS),
             seen: text::count(coverage.seen),
             stored: text::count(coverage.stored),
-            filtered: text::count(coverage.filtered),
+            filtered: coverage
+                .filtered_by
+                .iter()
+                .filter(|(_, events)| **events > 0)
+                .map(|(rule, events)| (text::visible(rule).into_owned(), text::count(*events)))
+                .collect(),
             lost: coverage
                 .lost
                 .iter()

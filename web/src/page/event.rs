@@ -89,7 +89,10 @@ const GROUPS: &[(&str, &[&str])] = &[
             "container_id",
         ],
     ),
-    ("Record", &["event_id", "collector_id", "sequence", "batch_id", "provider", "event_hash"]),
+    (
+        "Record",
+        &["event_id", "collector_id", "sequence", "batch_id", "provider", "sampled_one_in", "event_hash"],
+    ),
 ];
 
 impl EventPage {

@@ -53,6 +53,8 @@ pub struct Row {
     pub kind: &'static str,
     pub what: String,
     pub class: String,
+    /// `one of 10`, where a rule let only that one through.
+    pub sampled: Option<String>,
     pub user: Option<String>,
     pub user_href: String,
     pub client: Option<String>,
@@ -123,6 +125,7 @@ impl Row {
             kind: kind(&row.kind),
             what: what(row),
             class: row.statement_class.as_deref().map(text::words).unwrap_or_default(),
+            sampled: row.sampled_one_in.map(|one_in| format!("one of {}", text::count(one_in.into()))),
             user: user(row),
             user_href: search_for("user", user_value(row)),
             client_href: client.href(),

@@ -60,6 +60,7 @@ pub fn query(sequence: u64, sql: &str) -> Event {
         }),
         outcome: Some(Outcome::Ok { rows_sent: Some(1), rows_affected: None }),
         gap: None,
+        sampled_one_in: None,
     }
 }
 
@@ -113,6 +114,7 @@ pub fn watched(host: &str, from: i64, to: i64) -> Coverage {
         seen: 10,
         stored: 10,
         filtered: 0,
+        filtered_by: BTreeMap::new(),
         lost: BTreeMap::new(),
         detail: None,
     }

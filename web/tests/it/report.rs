@@ -1,5 +1,9 @@
 //! The access report.
 
+use std::collections::BTreeMap;
+
+use whence_model::{Coverage, Event};
+
 use crate::events::{HOUR, by, failed_login, query, server, watched};
 use crate::harness::Service;
 
@@ -45,4 +49,27 @@ async fn a_report_says_who_came_from_where_and_what_was_not_watched() {
     assert!(nobody.texts(".report .empty")[0].starts_with("Nobody that matches was seen"));
     let wrong = service.get(&cookie, "/report?from=x").await;
     assert_eq!(wrong.status, 400);
+}
+
+#[tokio::test]
+async fn what_rules_left_out_is_shown_and_a_sample_is_marked() {
+    let filtered_by = BTreeMap::from([("pings".to_owned(), 1500), ("<b>reads".to_owned(), 9)]);
+    let coverage = Coverage { seen: 1519, filtered: 1509, filtered_by, ..watched("db1", 0, 3600) };
+    let sampled = Event { sampled_one_in: Some(1000), ..query(1, "SELECT 1") };
+    let service = Service::new("web_filtered", &[sampled], &[coverage]).await;
+    let cookie = service.sign_in("auditor").await;
+    let says = "1,509 events were seen and left out by rule: 1,500 pings, 9 <b>reads.";
+    for page in ["report", "history", "coverage"] {
+        let page = service.get(&cookie, &format!("/{page}?{HOUR}")).await;
+        assert!(page.texts(".coverage-line")[0].contains(says), "{}", page.text);
+    }
+    let page = service.get(&cookie, &format!("/coverage?{HOUR}")).await;
+    let tiles = page.texts(".server .tiles li");
+    let tile = |text: &str| tiles.iter().any(|tile| tile.replace(char::is_whitespace, "") == text);
+    assert!(tile("1,500filteredbyrulepings") && tile("9filteredbyrule<b>reads"), "{tiles:?}");
+    let page = service.get(&cookie, &format!("/history?{HOUR}")).await;
+    assert!(page.texts(".events .what")[0].contains("one of 1,000"));
+    let file = service.get(&cookie, &format!("/report.csv?{HOUR}")).await;
+    assert!(file.text.contains(says), "{}", file.text);
+    assert_eq!(file.text.lines().filter(|line| line.starts_with("filtered,")).count(), 2, "{}", file.text);
 }

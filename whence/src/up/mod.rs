@@ -55,6 +55,8 @@ pub struct Settings {
     /// Database in that ClickHouse.
     #[arg(long, env = "WHENCE_CLICKHOUSE_DATABASE", value_name = "NAME", default_value = "whence")]
     clickhouse_database: String,
+    #[arg(skip)]
+    config: Option<PathBuf>,
 }
 
 /// What is kept, and where.
@@ -76,7 +78,9 @@ struct Databases {
     web: ClickHouse,
 }
 
-pub async fn run(settings: Settings) -> anyhow::Result<()> {
+/// `config`: the configuration file, whose tables are for the parts too.
+pub async fn run(mut settings: Settings, config: Option<&Path>) -> anyhow::Result<()> {
+    settings.config = config.map(Path::to_owned);
     let shutdown = whence_service::shutdown::on_signal()?;
     let data = DataDirectory::open(&settings.data)?;
     let Some(listen) = shutdown.run_until_cancelled(parts::free_address(settings.listen)).await else {
@@ -122,7 +126,7 @@ async fn with_database(
     let (engine, databases) = database?;
     let mut running = Vec::new();
     let result = tokio::select! {
-        result = serve(data, listen, demo, &databases, &settings.keep, &mut running, shutdown) => result,
+        result = serve(settings, data, listen, demo, &databases, &mut running, shutdown) => result,
         () = shutdown.cancelled() => Ok(()),
     };
     if shutdown.is_cancelled() {
@@ -140,18 +144,19 @@ async fn with_database(
 
 /// Starts the parts into `running`, tells the person at the terminal, and goes on telling what changes.
 async fn serve(
+    settings: &Settings,
     data: &DataDirectory,
     listen: SocketAddr,
     demo: Option<&Demo>,
     databases: &Databases,
-    keep: &Keep,
     running: &mut Vec<Supervised>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let store = databases.migrate.store()?;
     store.migrate().await.context("cannot prepare the ClickHouse schema")?;
     make_admin(&store, data).await?;
-    let captures = parts::start(data, listen, databases, keep, running)?;
+    let captures =
+        parts::start(data, listen, databases, &settings.keep, settings.config.as_deref(), running)?;
     parts::wait_until_ready(listen, READY_DEADLINE).await?;
     let mut announcer = Announcer::new(&data.path("run/collector.json"));
     if captures {

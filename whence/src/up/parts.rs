@@ -39,17 +39,19 @@ pub async fn free_address(wanted: SocketAddr) -> anyhow::Result<SocketAddr> {
 }
 
 /// Starts them into `running`, in the order in which they are to be stopped. Whether the collector is among them:
-/// without root it cannot be.
+/// without root it cannot be. `config`: their configuration file; what they are started with here wins over it.
 pub fn start(
     data: &DataDirectory,
     listen: SocketAddr,
     databases: &Databases,
     keep: &Keep,
+    config: Option<&Path>,
     running: &mut Vec<Supervised>,
 ) -> anyhow::Result<bool> {
+    let config: Vec<String> = config.map(|path| flag("config", path)).into_iter().collect();
     let part = |name: &'static str, arguments: Vec<String>| Part {
         name,
-        arguments: [vec![name.to_owned()], arguments].concat(),
+        arguments: [vec![name.to_owned()], config.clone(), arguments].concat(),
         log: data.path("log").join(format!("{}.log", log_name(name))),
         pid_file: data.path("run").join(format!("{}.pid", log_name(name))),
     };

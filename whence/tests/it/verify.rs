@@ -46,6 +46,7 @@ fn event(sql: &str) -> Event {
         }),
         outcome: Some(Outcome::Ok { rows_sent: None, rows_affected: None }),
         gap: None,
+        sampled_one_in: None,
     }
 }
 

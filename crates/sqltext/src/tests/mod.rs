@@ -88,6 +88,39 @@ fn literals_are_masked_where_asked_for() {
 }
 
 #[test]
+fn what_a_message_quotes_is_masked_where_literals_are() {
+    for (message, cut, masked) in [
+        ("Duplicate entry 'it's' for key 'PRIMARY'", false, "Duplicate entry '***'"),
+        ("Unknown column `a` in \"b\" at row 1", false, "Unknown column '***' at row 1"),
+        ("No database selected", false, "No database selected"),
+        ("Table 'a.b' doesn't exist", false, "Table '***' doesn't exist"),
+        ("Truncated value: 'abc' and 'd", true, "Truncated value: '***'"),
+    ] {
+        assert_eq!(mask_quotes(message.as_bytes(), cut).text, masked);
+    }
+}
+
+#[test]
+fn a_cut_is_marked_in_every_mode_that_keeps_text() {
+    let sql = b"SELECT 'a secret that is long' FROM t WHERE b = 'and goes";
+    for mode in [Mode::Full, Mode::LiteralsMasked] {
+        // Cut at the source.
+        let text = analyze(sql, 9000, &Config { mode, ..Config::default() }).text.unwrap();
+        assert_eq!((text.original_bytes, text.truncated), (9000, true), "{mode:?}");
+        // Cut here.
+        let text = analyze(sql, sql.len() as u64, &Config { mode, max_bytes: 10 }).text.unwrap();
+        assert_eq!((text.original_bytes, text.truncated), (sql.len() as u64, true), "{mode:?}");
+        assert_eq!(text.text.len(), 10, "{mode:?}");
+    }
+    for mode in [Mode::Fingerprint, Mode::None] {
+        let kept = analyze(sql, 9000, &Config { mode, ..Config::default() });
+        assert_eq!(kept.text, None);
+        assert_eq!(kept.fingerprint.is_some(), mode == Mode::Fingerprint);
+        assert_eq!((kept.class, kept.tables), (StatementClass::Read, vec!["t".to_owned()]));
+    }
+}
+
+#[test]
 fn the_fingerprint_is_of_the_shape() {
     let same = [
         "SELECT a FROM t WHERE b IN (1, 2, 3) AND c = 'x'",

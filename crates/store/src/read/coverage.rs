@@ -43,6 +43,8 @@ pub struct InstanceCoverage {
     pub seen: u64,
     pub stored: u64,
     pub filtered: u64,
+    /// Events that were filtered, by the name of the rule.
+    pub filtered_by: BTreeMap<String, u64>,
     /// Events that were lost, by reason.
     pub lost: BTreeMap<String, u64>,
 }
@@ -59,6 +61,7 @@ struct SpanRow {
     seen: u64,
     stored: u64,
     filtered: u64,
+    filtered_by: BTreeMap<String, u64>,
     lost: BTreeMap<String, u64>,
     detail: Option<String>,
 }
@@ -101,6 +104,7 @@ impl Store {
                 seen: 0,
                 stored: 0,
                 filtered: 0,
+                filtered_by: BTreeMap::new(),
                 lost: BTreeMap::new(),
             };
             let from = window.from.max(known.first_seen);
@@ -132,6 +136,9 @@ impl InstanceCoverage {
         self.seen += row.seen;
         self.stored += row.stored;
         self.filtered += row.filtered;
+        for (rule, events) in &row.filtered_by {
+            *self.filtered_by.entry(rule.clone()).or_default() += events;
+        }
         for (reason, events) in &row.lost {
             *self.lost.entry(reason.clone()).or_default() += events;
         }

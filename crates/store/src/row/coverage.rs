@@ -42,6 +42,7 @@ pub struct CoverageRow {
     pub seen: u64,
     pub stored: u64,
     pub filtered: u64,
+    pub filtered_by: BTreeMap<String, u64>,
     pub lost: BTreeMap<String, u64>,
     pub detail: Option<String>,
     #[serde(with = "codec::timestamp")]
@@ -79,6 +80,7 @@ impl CoverageRow {
             seen: coverage.seen,
             stored: coverage.stored,
             filtered: coverage.filtered,
+            filtered_by: coverage.filtered_by.clone(),
             lost: lost.collect(),
             detail: coverage.detail.clone(),
             received_at,
@@ -111,6 +113,7 @@ impl CoverageRow {
             seen: self.seen,
             stored: self.stored,
             filtered: self.filtered,
+            filtered_by: self.filtered_by.clone(),
             lost: lost.collect::<Result<_, StoreError>>()?,
             detail: self.detail.clone(),
         })

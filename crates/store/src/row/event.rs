@@ -68,6 +68,7 @@ pub struct EventRow {
     pub rows_affected: Option<u64>,
     pub gap_reason: Option<String>,
     pub gap_events: Option<u64>,
+    pub sampled_one_in: Option<u32>,
     #[serde(with = "codec::fixed")]
     pub event_hash: [u8; 32],
 }
@@ -126,6 +127,7 @@ impl EventRow {
             rows_affected: outcome.rows_affected,
             gap_reason: event.gap.map(|gap| gap.reason.as_str().into()),
             gap_events: event.gap.map(|gap| gap.events),
+            sampled_one_in: event.sampled_one_in,
             event_hash,
         }
     }
@@ -148,6 +150,7 @@ impl EventRow {
             statement: self.take_statement()?,
             outcome: self.take_outcome()?,
             gap: self.gap()?,
+            sampled_one_in: self.sampled_one_in,
             session: Session { connection_id: self.connection_id, database: self.database },
             command: self.command_code.map(Command),
             server: Server {

@@ -64,6 +64,7 @@ fields! { row =>
     rows_affected: row.rows_affected,
     gap_reason: row.gap_reason.as_deref(),
     gap_events: row.gap_events,
+    sampled_one_in: row.sampled_one_in,
     event_hash: hex::encode(row.event_hash),
 }
 

@@ -341,7 +341,8 @@ const EVENT_TEXTS: &str = "kind, provider, host, product, ifNull(version, ''), i
     ifNull(result, ''), ifNull(sqlstate, ''), ifNull(error_message, ''), ifNull(gap_reason, '')";
 /// … and of a coverage span.
 const COVERAGE_TEXTS: &str = "host, product, ifNull(version, ''), ifNull(container_id, ''), state, \
-    ifNull(provider, ''), arrayStringConcat(mapKeys(lost), ' '), ifNull(detail, '')";
+    ifNull(provider, ''), arrayStringConcat(mapKeys(filtered_by), ' '), arrayStringConcat(mapKeys(lost), ' '), \
+    ifNull(detail, '')";
 
 /// A batch that holds bytes that are no text.
 #[derive(Row, Deserialize)]

@@ -145,11 +145,13 @@ impl Contents {
             let expected = format!("the columns of the coverage span at position {position}");
             return Some((Kind::CoverageChanged, expected, "others".into()));
         }
-        if !adds_up(&coverage) {
-            let expected = format!("seen = stored + filtered + lost in the span at position {position}");
-            let Coverage { seen, stored, filtered, ref lost, .. } = coverage;
-            let found =
-                format!("{seen}, and {stored} + {filtered} + {:?}", lost.values().collect::<Vec<_>>());
+        if !coverage.adds_up() {
+            let expected = format!(
+                "seen = stored + filtered + lost, and filtered by rule = filtered, in the span at position {position}"
+            );
+            let Coverage { seen, stored, filtered, ref filtered_by, ref lost, .. } = coverage;
+            let (by, lost) = (filtered_by.values().collect::<Vec<_>>(), lost.values().collect::<Vec<_>>());
+            let found = format!("{seen}, {stored} + {filtered} (by rule {by:?}) + {lost:?}");
             return Some((Kind::Unaccounted, expected, found));
         }
         let different = self.close_span();
@@ -248,9 +250,4 @@ fn unreadable(error: &StoreError) -> (Kind, String, String) {
         other => other.to_string(),
     };
     (Kind::Unreadable, "a value that Whence writes".into(), found)
-}
-
-fn adds_up(span: &Coverage) -> bool {
-    let parts = [span.stored, span.filtered].into_iter().chain(span.lost.values().copied());
-    parts.map(u128::from).sum::<u128>() == span.seen.into()
 }

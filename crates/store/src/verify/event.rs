@@ -82,6 +82,7 @@ pub struct StoredEvent<'a> {
     #[serde(borrow)]
     pub gap_reason: Option<&'a str>,
     pub gap_events: Option<u64>,
+    pub sampled_one_in: Option<u32>,
     #[serde(with = "codec::fixed")]
     pub event_hash: Hash,
 }
@@ -162,6 +163,7 @@ impl StoredEvent<'_> {
             }),
             outcome: self.result.and_then(|result| self.outcome(result)),
             gap: self.gap_reason.map(|reason| (reason, self.gap_events.unwrap_or_default())),
+            sampled_one_in: self.sampled_one_in,
         }
     }
 

@@ -63,7 +63,7 @@ kinds! {
     ExpiryForged = "expiry_forged", tampering;
     /// A stored value is none that Whence writes.
     Unreadable = "unreadable", tampering;
-    /// `seen = stored + filtered + lost` does not hold.
+    /// `seen = stored + filtered + lost` does not hold, or the rules' counts do not make `filtered`.
     Unaccounted = "unaccounted", tampering;
     /// Batches are missing; their collector signed afterwards that it lost them.
     BatchesLost = "batches_lost", notice;

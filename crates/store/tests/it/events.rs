@@ -59,6 +59,7 @@ pub fn query(sequence: u64, at: Timestamp) -> Event {
         }),
         outcome: Some(Outcome::Ok { rows_sent: Some(1), rows_affected: None }),
         gap: None,
+        sampled_one_in: None,
     }
 }
 
@@ -131,6 +132,7 @@ pub fn coverage(host: &str, from: Timestamp, to: Timestamp, state: CoverageState
         seen: 10,
         stored: 7,
         filtered: 1,
+        filtered_by: BTreeMap::from([("pings".into(), 1)]),
         lost: BTreeMap::from([(LossReason::RingFull, 2)]),
         detail: None,
     }

@@ -70,6 +70,7 @@ const EVENT_COLUMNS: &[&str] = &[
     "rows_affected = ifNull(rows_affected, 0) + 1",
     "gap_reason = if(gap_reason IS NULL, 'ring_full', NULL)",
     "gap_events = ifNull(gap_events, 0) + 1",
+    "sampled_one_in = ifNull(sampled_one_in, 1) + 1",
     "event_hash = reverse(event_hash)",
 ];
 
@@ -126,6 +127,8 @@ const COVERAGE_COLUMNS: &[&str] = &[
     "seen = seen + 1, stored = stored + 1",
     "stored = stored + 1",
     "filtered = filtered + 1, stored = stored - 1",
+    "filtered_by = map('x', filtered + 1)",
+    "filtered_by = map('x', 1), filtered = 1, stored = stored - 1",
     "lost = map('ring_full', 1, 'table_full', 1)",
     "lost = map(), seen = 8",
     "lost = map('ring_full', 7, 'ring_full', 2)",
