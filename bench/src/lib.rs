@@ -7,6 +7,7 @@
 pub mod align;
 pub mod compare;
 pub mod entry;
+pub mod floor;
 pub mod load;
 pub mod record;
 pub mod truth;

@@ -9,7 +9,7 @@ use whence_abi::{
     record::{Record, Thread, bit, kind, string},
 };
 
-use crate::maps::{ACTIVE, CONNECTIONS, FILTERED, PROFILES, RULES, count};
+use crate::maps::{ACTIVE, CONNECTIONS, FILTERED, PROFILES, RULES, count_of};
 
 /// Whether a rule leaves the thread's record out, which is counted then. Of a rule that keeps one of so many, the one is
 /// marked.
@@ -93,7 +93,7 @@ fn left_out(key: Filtered) -> bool {
     };
     // SAFETY: the kernel's map holds a number for this CPU alone, and programs on one CPU do not interleave here.
     unsafe { *events += 1 };
-    count(|counters| {
+    count_of(key.tgid, |counters| {
         counters.seen += 1;
         counters.filtered += 1;
     });

@@ -13,7 +13,7 @@ use whence_abi::{
 
 use crate::{
     maps::LAYOUTS,
-    read::{counted, field, string_field},
+    read::{counted, field, pair, string_field},
     thread::{
         self, begin, beginning, clear_principal, current, ending, set_duration, submit, submit_unfinished,
     },
@@ -264,6 +264,15 @@ fn read_principal(thread: &mut Thread, layout: &Layout, thd: u64, connection: Op
 
 #[inline(always)]
 fn read_database(thread: &mut Thread, layout: &Layout, thd: u64) {
+    // A read costs much the same whatever it reads: where the length is the pointer's neighbour one does.
+    if layout.database_length == layout.database.wrapping_add(8) {
+        if let Some((name, length)) = pair(thd, layout.database)
+            && name != 0
+        {
+            counted::<{ string::DATABASE }>(thread, name, length);
+        }
+        return;
+    }
     let Some(name) = field::<u64>(thd, layout.database) else {
         return;
     };
@@ -282,7 +291,7 @@ fn read_database(thread: &mut Thread, layout: &Layout, thd: u64) {
 fn read_result(thread: &mut Thread, layout: &Layout, thd: u64) {
     let area =
         if layout.diagnostics == ABSENT { 0 } else { field::<u64>(thd, layout.diagnostics).unwrap_or(0) };
-    let Some(status) = field::<u32>(area, layout.status) else {
+    let Some((status, affected_rows)) = read_status(area, layout) else {
         return;
     };
     if status == layout.status_error {
@@ -310,10 +319,24 @@ fn read_result(thread: &mut Thread, layout: &Layout, thd: u64) {
             thread.record.present |= bit::ANSWERED;
         }
         if status == layout.status_ok_first
-            && let Some(rows) = field::<u64>(area, layout.affected_rows)
+            && let Some(rows) = affected_rows
         {
             thread.record.affected_rows = rows;
             thread.record.present |= bit::AFFECTED_ROWS;
         }
     }
+}
+
+/// The status, and the rows affected, which mean something only when it went well. One read has both where they lie close.
+#[inline(always)]
+fn read_status(area: u64, layout: &Layout) -> Option<(u32, Option<u64>)> {
+    const WORD: u32 = 4;
+    let behind = layout.status.wrapping_sub(layout.affected_rows);
+    if layout.affected_rows != ABSENT && behind == 5 * WORD {
+        let words = field::<[u32; 6]>(area, layout.affected_rows)?;
+        return Some((words[5], Some(u64::from(words[1]) << 32 | u64::from(words[0]))));
+    }
+    let status = field::<u32>(area, layout.status)?;
+    let rows = if status == layout.status_ok_first { field::<u64>(area, layout.affected_rows) } else { None };
+    Some((status, rows))
 }

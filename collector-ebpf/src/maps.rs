@@ -73,7 +73,12 @@ pub fn sql_bytes() -> u64 {
 /// Changes the counters of the current process on this CPU.
 #[inline(always)]
 pub fn count(change: impl Fn(&mut Counters)) {
-    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    count_of((bpf_get_current_pid_tgid() >> 32) as u32, change);
+}
+
+/// Changes the counters of process `tgid`, the current one, on this CPU.
+#[inline(always)]
+pub fn count_of(tgid: u32, change: impl Fn(&mut Counters)) {
     if let Some(counters) = COUNTERS.get_ptr_mut(tgid) {
         // SAFETY: the kernel's map holds a value for this CPU alone, and programs on one CPU do not interleave here.
         return change(unsafe { &mut *counters });
@@ -96,4 +101,12 @@ pub fn count(change: impl Fn(&mut Counters)) {
         // SAFETY: as above.
         change(unsafe { &mut *counters });
     }
+}
+
+/// Counts a field that cannot be read. A function of its own: what is hardly ever run only takes room in the processor's
+/// cache of instructions, which the server has to fill again.
+#[cold]
+#[inline(never)]
+pub fn count_unreadable() {
+    count(|counters| counters.fields_unreadable += 1);
 }

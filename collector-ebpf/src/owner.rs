@@ -7,14 +7,20 @@ use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_current_pid_tgid};
 
 use crate::maps::{LAYOUTS, OWNERS};
 
-/// Whether the attachment in `slot` records what begins now in the current process.
+/// The number of the attachment in `slot`, 0 unless all its probes are on.
 #[inline(always)]
-pub fn owns(slot: u32) -> bool {
+pub fn ready(slot: u32) -> u32 {
+    LAYOUTS.get(slot).map_or(0, |layout| layout.ready)
+}
+
+/// Whether the attachment in `slot`, which is so `ready`, records what begins now in the current process.
+#[inline(always)]
+pub fn owns(slot: u32, ready: u32) -> bool {
     if let Some(owner) = current() {
         return owner == slot;
     }
     // One that is half attached would begin what it does not see the end of, and keep it from one that does.
-    if !LAYOUTS.get(slot).is_some_and(|layout| layout.ready != 0) {
+    if ready == 0 {
         return false;
     }
     let _ = OWNERS.insert(tgid(), slot, u64::from(BPF_NOEXIST));

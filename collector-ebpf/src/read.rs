@@ -9,7 +9,7 @@ use whence_abi::{
     record::{Span, TAIL_BYTES, Thread, bit, string},
 };
 
-use crate::maps::count;
+use crate::maps::count_unreadable;
 
 /// The value at `offset` of the object at `base`; None when there is no such field or it cannot be read.
 #[inline(always)]
@@ -21,10 +21,16 @@ pub fn field<T>(base: u64, offset: u32) -> Option<T> {
     match unsafe { bpf_probe_read_user::<T>((base + u64::from(offset)) as *const T) } {
         Ok(value) => Some(value),
         Err(_) => {
-            count(|counters| counters.fields_unreadable += 1);
+            count_unreadable();
             None
         }
     }
+}
+
+/// Two neighbouring numbers: the one at `offset`, and the one behind it.
+#[inline(always)]
+pub fn pair(base: u64, offset: u32) -> Option<(u64, u64)> {
+    field::<[u64; 2]>(base, offset).map(|[first, second]| (first, second))
 }
 
 /// Reads the string field of the object at `base` into the tail.
@@ -66,7 +72,7 @@ pub fn terminated<const STRING: usize>(thread: &mut Thread, address: u64) -> Opt
         )
     };
     if got < 1 || got > limit as i64 {
-        count(|counters| counters.fields_unreadable += 1);
+        count_unreadable();
         return None;
     }
     let length = got as u64 - 1;
@@ -91,7 +97,7 @@ pub fn counted<const STRING: usize>(thread: &mut Thread, address: u64, length: u
         read_raw(thread.tail.as_mut_ptr().add(offset as usize).cast(), kept as u32, address as *const _)
     };
     if failed != 0 {
-        return count(|counters| counters.fields_unreadable += 1);
+        return count_unreadable();
     }
     if length > limit {
         thread.record.cut |= bit::of(STRING);

@@ -15,7 +15,7 @@ use whence_abi::{
 };
 
 use crate::{
-    maps::{SPECS, count},
+    maps::{SPECS, count_unreadable},
     read::terminated,
     thread::{
         self, begin, beginning, clear_principal, current, ending, set_duration, sql_terminated, submit,
@@ -93,7 +93,7 @@ impl Arguments<'_> {
             let bytes = u32::from(argument.bytes);
             // SAFETY: at most the eight bytes of `value`; the helper checks the address.
             if bytes > 8 || unsafe { read_raw((&raw mut value).cast(), bytes, address as *const _) } != 0 {
-                count(|counters| counters.fields_unreadable += 1);
+                count_unreadable();
                 return Value { known: false, number: 0 };
             }
             value

@@ -16,7 +16,7 @@ use whence_abi::record::{
 
 use crate::{
     filter,
-    maps::{EMPTY_THREAD, RING, THREADS, count, sql_bytes},
+    maps::{EMPTY_THREAD, RING, THREADS, count, count_of, sql_bytes},
     owner, read,
 };
 
@@ -37,31 +37,47 @@ pub fn now_ns() -> u64 {
 /// The entry of the current thread, where it has one.
 #[inline(always)]
 pub fn current() -> Option<&'static mut Thread> {
+    entry(bpf_get_current_pid_tgid())
+}
+
+#[inline(always)]
+fn entry(id: u64) -> Option<&'static mut Thread> {
     // SAFETY: only this thread touches its entry, and it is in one probe at a time.
-    THREADS.get_ptr_mut(bpf_get_current_pid_tgid()).map(|thread| unsafe { &mut *thread })
+    THREADS.get_ptr_mut(id).map(|thread| unsafe { &mut *thread })
 }
 
 /// The entry of the current thread for what begins there, made when it is the first time. None when the attachment in
 /// `slot` does not record this process, and when the table is full: that is counted as a loss.
 #[inline(always)]
 pub fn beginning(slot: u32) -> Option<&'static mut Thread> {
-    if !owner::owns(slot) {
+    let ready = owner::ready(slot);
+    let id = bpf_get_current_pid_tgid();
+    let known = entry(id);
+    // What has begun something for this attachment before needs no look at whose the process is.
+    if ready != 0 && known.as_ref().is_some_and(|thread| thread.owner == ready) {
+        return known;
+    }
+    if !owner::owns(slot, ready) {
         return None;
     }
-    if let Some(thread) = current() {
-        return Some(thread);
-    }
-    if let Some(empty) = EMPTY_THREAD.get(0) {
-        let _ = THREADS.insert(bpf_get_current_pid_tgid(), empty, u64::from(BPF_NOEXIST));
-    }
-    let thread = current();
+    let mut thread = known;
     if thread.is_none() {
+        if let Some(empty) = EMPTY_THREAD.get(0) {
+            let _ = THREADS.insert(id, empty, u64::from(BPF_NOEXIST));
+        }
+        thread = entry(id);
+    }
+    let Some(thread) = thread else {
         count(|counters| {
             counters.seen += 1;
             counters.table_full += 1;
         });
-    }
-    thread
+        return None;
+    };
+    thread.owner = ready;
+    thread.record.tgid = (id >> 32) as u32;
+    thread.record.tid = id as u32;
+    Some(thread)
 }
 
 /// The entry of the current thread, whose command ends. None when the attachment in `slot` does not record this process,
@@ -91,13 +107,10 @@ pub fn forget() {
 /// Begins a record, keeping the principal that is in the entry.
 #[inline(always)]
 pub fn begin(thread: &mut Thread, of_kind: u32, provider: u32, target: u32) {
-    let id = bpf_get_current_pid_tgid();
     let record = &mut thread.record;
     record.kind = of_kind;
     record.provider = provider;
     record.target = target;
-    record.tgid = (id >> 32) as u32;
-    record.tid = id as u32;
     record.present &= PRINCIPAL;
     record.cut &= PRINCIPAL;
     record.outcome = outcome::UNKNOWN;
@@ -155,7 +168,7 @@ pub fn submit(thread: &mut Thread) {
             flags,
         )
     };
-    count(|counters| {
+    count_of(thread.record.tgid, |counters| {
         counters.seen += 1;
         if failed == 0 {
             counters.submitted += 1;

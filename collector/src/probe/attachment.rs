@@ -1,8 +1,7 @@
 //! All probes on one binary: attached together, taken up again together, detached together.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -10,21 +9,11 @@ use aya::programs::Program;
 use whence_abi::layout::Layout;
 use whence_abi::usdt::{ARGUMENTS, Argument, Spec};
 
-use super::attach::{self, Place};
+use super::attach;
 use super::maps::{self, Tables};
 use super::pins::LinkName;
-use super::{FunctionTargets, ProbeError, Probes, notes};
-
-/// The static probes that are used: probe, program, whether the binary must have it, arguments that it must have.
-const STATIC_PROBES: [(&str, &str, bool, usize); 6] = [
-    // Ends before beginnings, so that nothing is begun whose end is not seen.
-    ("command__done", "command_done", true, 1),
-    ("connection__done", "connection_done", false, 2),
-    ("query__exec__start", "query_start", false, 3),
-    ("query__start", "query_start", true, 3),
-    ("connection__start", "connection_start", false, 3),
-    ("command__start", "command_start", true, 4),
-];
+use super::points::{self, Point};
+use super::{FunctionTargets, ProbeError, Probes};
 
 /// Probes on one binary. Dropping it detaches them; [`Attachment::leave`] lets pinned ones go on.
 pub struct Attachment {
@@ -84,81 +73,20 @@ impl Drop for Attachment {
     }
 }
 
-/// A probe to attach.
-struct Wanted {
-    place: String,
-    program: &'static str,
-    offset: u64,
-    semaphore: u64,
-    at_return: bool,
-    /// Arguments, for a static probe.
-    arguments: Option<Vec<Argument>>,
-}
-
 /// Attaches to the functions of `binary`.
 pub fn functions(
     probes: &mut Probes,
     binary: &Path,
     targets: &FunctionTargets,
 ) -> Result<Attachment, ProbeError> {
-    let file = File::open(binary).map_err(|source| attach_error("its functions", binary, source))?;
-    let want = |place: &str, program, offset, at_return| Wanted {
-        place: place.to_owned(),
-        program,
-        offset: behind_branch_target(&file, offset),
-        semaphore: 0,
-        at_return,
-        arguments: None,
-    };
-    // Returns before entries, so that nothing is begun whose end is not seen.
-    let mut wanted = vec![want("dispatch_command", "dispatch_return", targets.dispatch_command, true)];
-    for &offset in &targets.stmt_execute {
-        wanted.push(want("mysqld_stmt_execute", "execute_return", offset, true));
-    }
-    if let Some(offset) = targets.close_connection {
-        wanted.push(want("close_connection", "close_entry", offset, false));
-    }
-    if let Some(offset) = targets.acl_authenticate {
-        wanted.push(want("acl_authenticate", "login_return", offset, true));
-        wanted.push(want("acl_authenticate", "login_entry", offset, false));
-    }
-    wanted.push(want("dispatch_command", "dispatch_entry", targets.dispatch_command, false));
-    attach_all(probes, binary, &targets.layout, wanted)
+    let points = points::of_functions(binary, targets)
+        .map_err(|source| attach_error("its functions", binary, source))?;
+    attach_all(probes, binary, &targets.layout, points)
 }
 
 /// Attaches to the static probes of `binary`.
 pub fn static_probes(probes: &mut Probes, binary: &Path) -> Result<Attachment, ProbeError> {
-    let locations = notes::locations(binary, "mysql")
-        .map_err(|source| ProbeError::Notes { binary: binary.into(), source })?;
-    let mut wanted = Vec::new();
-    for (probe, program, needed, arguments) in STATIC_PROBES {
-        let mut found = locations.iter().filter(|location| location.name == probe).peekable();
-        if needed && found.peek().is_none() {
-            return Err(ProbeError::NoProbe { binary: binary.into(), probe });
-        }
-        for location in found {
-            let read = location
-                .first_arguments(arguments)
-                .map_err(|source| ProbeError::Arguments { probe: probe.to_owned(), source })?;
-            if read.len() < arguments {
-                return Err(ProbeError::TooFewArguments {
-                    binary: binary.into(),
-                    probe,
-                    found: read.len(),
-                    needed: arguments,
-                });
-            }
-            wanted.push(Wanted {
-                place: probe.to_owned(),
-                program,
-                offset: location.offset,
-                semaphore: location.semaphore,
-                at_return: false,
-                arguments: Some(read),
-            });
-        }
-    }
-    attach_all(probes, binary, &Layout::EMPTY, wanted)
+    attach_all(probes, binary, &Layout::EMPTY, points::of_static_probes(binary)?)
 }
 
 fn attach_error(place: &str, binary: &Path, source: std::io::Error) -> ProbeError {
@@ -169,7 +97,7 @@ fn attach_all(
     probes: &mut Probes,
     binary: &Path,
     layout: &Layout,
-    wanted: Vec<Wanted>,
+    points: Vec<Point>,
 ) -> Result<Attachment, ProbeError> {
     let directory = match &probes.pins {
         Some(pins) => {
@@ -191,7 +119,7 @@ fn attach_all(
         places: Vec::new(),
         taken_up: !pinned.is_empty(),
     };
-    for want in wanted {
+    for want in points {
         if !attachment.places.contains(&want.place) {
             attachment.places.push(want.place.clone());
         }
@@ -214,13 +142,7 @@ fn attach_all(
         };
         let program =
             program.fd().map_err(|source| ProbeError::Program { program: want.program, source })?.as_fd();
-        let place = Place {
-            binary,
-            offset: want.offset,
-            semaphore: want.semaphore,
-            at_return: want.at_return,
-            cookie: u64::from(spec.unwrap_or(slot)),
-        };
+        let place = want.on(binary, u64::from(spec.unwrap_or(slot)));
         let link =
             attach::attach(program, &place).map_err(|source| attach_error(&want.place, binary, source))?;
         if let Some(directory) = &directory {
@@ -252,15 +174,4 @@ fn spec(target: u32, arguments: &[Argument]) -> Spec {
     let count = arguments.len().min(ARGUMENTS);
     all[..count].copy_from_slice(&arguments[..count]);
     Spec { target, count: u32::try_from(count).unwrap_or(0), reserved: 0, arguments: all }
-}
-
-/// The offset behind an `endbr64`, which the kernel cannot emulate: a probe on it costs several times as much.
-/// Nothing has been moved there yet, neither arguments nor the return address.
-fn behind_branch_target(file: &File, offset: u64) -> u64 {
-    const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
-    let mut code = [0; 4];
-    match file.read_exact_at(&mut code, offset) {
-        Ok(()) if code == ENDBR64 => offset + 4,
-        _ => offset,
-    }
 }

@@ -102,7 +102,8 @@ impl Tables {
 
     /// Lets the attachment in `slot` record processes: all its probes are on.
     pub fn begin_owning(&mut self, slot: u32) -> Result<(), ProbeError> {
-        self.set_ready(slot, 1)
+        // Any number but 0 that no attachment had before.
+        self.set_ready(slot, rand::random::<u32>() | 1)
     }
 
     /// Takes its processes from the attachment in `slot`, before its probes go. What they begin from now on is another's

@@ -5,13 +5,14 @@
 //! [`Attachment`] is dropped. [`Probes::take_ring`] gives the reader.
 
 mod arguments;
-mod attach;
+pub mod attach;
 mod attachment;
 mod filter;
 pub mod kernel;
 mod maps;
 pub mod notes;
 pub mod pins;
+pub mod points;
 pub mod ring;
 
 use std::collections::BTreeMap;

@@ -24,8 +24,9 @@ const HEAD_BYTES: u64 = 8;
 /// Longer than any record: the longest SQL text with its heads. Whole pages.
 const LONGEST_RECORD: u32 = 128 << 10;
 const _: () = assert!(LONGEST_RECORD as u64 > MAX_SQL_BYTES + 4096);
-/// How long a reader that has records to commit waits for more: the kernel does not wake it then.
-const BUSY_WAIT: Duration = Duration::from_millis(4);
+/// How long a reader that has records to commit waits for more: the kernel does not wake it then. Each time that it looks
+/// takes a processor from somebody, who finds its caches filled with something else.
+const BUSY_WAIT: Duration = Duration::from_millis(20);
 
 /// The ring cannot be used.
 #[derive(Debug, thiserror::Error)]

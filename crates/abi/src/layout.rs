@@ -89,8 +89,8 @@ pub struct Layout {
     pub sqlstate: StringField,
     /// `ulonglong affected_rows`.
     pub affected_rows: u32,
-    /// Not of the server: 1 while all probes of the attachment that has this layout are on. Only then does it begin to
-    /// record a process. Keeps the size a multiple of 8.
+    /// Not of the server: while all probes of the attachment that has this layout are on, its number, which no other has.
+    /// Only then does it begin to record a process. Keeps the size a multiple of 8.
     pub ready: u32,
 }
 

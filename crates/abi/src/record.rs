@@ -163,6 +163,11 @@ pub struct Thread {
     pub phase: u32,
     /// Bytes of the tail that hold the principal's strings, which stay from command to command.
     pub principal_bytes: u32,
+    /// The number of the attachment that it was last begun for ([`Layout::ready`](crate::layout::Layout::ready)): what
+    /// that begins here needs no look at whose the process is.
+    pub owner: u32,
+    /// Keeps what follows aligned.
+    pub reserved: u32,
     /// The `THD` and connection whose principal that is. 0: none.
     pub thd: u64,
     pub principal_connection: u64,
@@ -229,7 +234,7 @@ unsafe impl Plain for crate::usdt::Spec {}
 const _: () = {
     assert!(size_of::<Record>() == 8 * 4 + 6 * 8 + 6 * 4 + 8 + 8 * 4);
     assert!(size_of::<Overflow>() == 24);
-    assert!(size_of::<Thread>() == 8 + 4 * 8 + size_of::<Record>() + TAIL_BYTES);
+    assert!(size_of::<Thread>() == 16 + 4 * 8 + size_of::<Record>() + TAIL_BYTES);
     assert!(
         size_of::<crate::usdt::Spec>() == 16 + crate::usdt::ARGUMENTS * size_of::<crate::usdt::Argument>()
     );
