@@ -5,6 +5,7 @@ mod capture;
 pub mod decode;
 pub mod discover;
 pub mod doctor;
+pub mod enroll;
 mod identity;
 mod metrics;
 pub mod offsets;

@@ -9,6 +9,7 @@ use crate::account::Accounts;
 use crate::capture::{self, Capture, Parts};
 use crate::decode::Decoder;
 use crate::discover;
+use crate::enroll::host_name;
 use crate::identity::Identity;
 use crate::metrics::{self, Metrics};
 use crate::offsets::Table;
@@ -20,10 +21,7 @@ use crate::spool::Spool;
 
 /// Runs the collector until `shutdown`.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let host = match &settings.host {
-        Some(host) => host.clone(),
-        None => nix::unistd::gethostname()?.to_string_lossy().into_owned(),
-    };
+    let host = host_name(settings.host.as_deref())?;
     let listener = match settings.metrics_listen {
         Some(address) => {
             let bound = tokio::net::TcpListener::bind(address).await;
@@ -50,12 +48,8 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     }
     let accounts = Accounts::open(&settings.spool_dir, ring.identity(), recovery.link.number - 1);
     let token = settings.enroll_token_file.as_deref().map(whence_service::secret::read).transpose()?;
-    let enrolment = Enrolment {
-        collector_id: identity.id,
-        public_key: hex::encode(identity.key.public().to_bytes()),
-        host: host.clone(),
-    };
-    let client = Client::new(&settings.ingest_url, enrolment, token)?;
+    let enrolment = Enrolment::of(&identity, host.clone());
+    let client = Client::new(&settings.ingest_url, &settings.transport, enrolment, token)?;
     let metrics = Metrics::default();
     let spool = Arc::new(Mutex::new(spool));
     let policy = Arc::new(settings.policy()?);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::policy::{Policy, PolicyError, Rule};
+use crate::ship::Transport;
 
 /// What the kernel's side keeps at most, as clap wants it.
 const MAX_SQL_BYTES: i64 = whence_abi::record::MAX_SQL_BYTES.cast_signed();
@@ -18,6 +19,8 @@ pub struct Settings {
     /// File with the token that this collector enrols with; needed until it has enrolled.
     #[arg(long, env = "WHENCE_ENROLL_TOKEN_FILE", value_name = "FILE")]
     pub enroll_token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub transport: Transport,
     /// Directory of the spool, of this collector's identity and of its quarantine.
     #[arg(long, env = "WHENCE_SPOOL_DIR", value_name = "DIR", default_value = "/var/lib/whence/spool")]
     pub spool_dir: PathBuf,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tokio_rustls::TlsAcceptor;
 use whence_store::Store;
 use whence_wire::Limits;
 
@@ -12,6 +13,8 @@ pub struct IngestConfig {
     pub store: Store,
     /// What a collector must know to enrol.
     pub enroll_token: SecretString,
+    /// TLS of the listener; None to speak without.
+    pub tls: Option<TlsAcceptor>,
     /// Most bytes of a request's body, as sent. A collector seals a batch at 4 MiB of text.
     pub body_bytes: usize,
     /// What a batch may hold, after decompression.
@@ -32,6 +35,7 @@ impl IngestConfig {
         Self {
             store,
             enroll_token,
+            tls: None,
             body_bytes: 16 << 20,
             limits: Limits::default(),
             body_timeout: Duration::from_secs(30),

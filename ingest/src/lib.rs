@@ -19,8 +19,10 @@ mod receive;
 mod refusal;
 mod router;
 mod serve;
+mod tls;
 mod write;
 
 pub use config::IngestConfig;
 pub use router::router;
 pub use serve::serve;
+pub use tls::{TlsError, TlsFiles};

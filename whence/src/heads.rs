@@ -159,11 +159,10 @@ fn head(head: &whence_store::Head) -> Head {
 
 /// Reading the audit is audited, here too.
 fn read(days: u64, target: &Target) -> ReadRow {
-    let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
     ReadRow {
         at: Timestamp::now(),
         request_id: Uuid::now_v7(),
-        person: user.map_or_else(String::new, |user| user.name),
+        person: crate::terminal::user(),
         address: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
         action: "heads".into(),
         query: format!("to={target}"),

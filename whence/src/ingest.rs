@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use tokio::net::TcpListener;
+use whence_ingest::TlsFiles;
 
 use crate::database::ClickHouse;
 
@@ -17,6 +18,15 @@ pub struct Settings {
     /// File with the token that new collectors enrol with.
     #[arg(long, env = "WHENCE_ENROLL_TOKEN_FILE", value_name = "FILE")]
     enroll_token_file: PathBuf,
+    /// PEM file with this service's certificate and those up to its authority: collectors then use https://.
+    #[arg(long, env = "WHENCE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file with the key of that certificate.
+    #[arg(long, env = "WHENCE_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// PEM file with the authorities that sign the certificates of collectors; with it no other may connect.
+    #[arg(long, env = "WHENCE_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
     #[command(flatten)]
     clickhouse: ClickHouse,
 }
@@ -25,7 +35,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let shutdown = whence_service::shutdown::on_signal()?;
     let token = whence_service::secret::read(&settings.enroll_token_file)?;
     let listener = listen(settings.listen).await?;
-    let config = whence_ingest::IngestConfig::new(settings.clickhouse.store()?, token);
+    let mut config = whence_ingest::IngestConfig::new(settings.clickhouse.store()?, token);
+    if let (Some(certificate), Some(key)) = (&settings.tls_cert, &settings.tls_key) {
+        let client_authority = settings.tls_client_ca.as_deref();
+        config.tls = Some(TlsFiles { certificate, key, client_authority }.acceptor()?);
+    }
     whence_service::notify::ready();
     whence_ingest::serve(config, listener, shutdown).await
 }

@@ -1,9 +1,11 @@
 //! The one binary for people: starts everything on one machine, or each part on its own.
 
 mod collect;
+mod collectors;
 mod database;
 mod doctor;
 mod engine;
+mod enroll;
 mod heads;
 mod ingest;
 mod migrate;
@@ -49,6 +51,11 @@ enum Command {
     /// Say what of this host's database servers can be watched, what not, and why: exit status 0 when all is well, 1 when
     /// not. With --learn: make an entry of the table of offsets.
     Doctor(doctor::Settings),
+    /// Make the collector of this host known to ingest before it runs; `collect` with a token does it by itself.
+    Enroll(enroll::Settings),
+    /// List the collectors that enrolled, and revoke them.
+    #[command(subcommand)]
+    Collectors(collectors::Action),
     /// Receive batches from collectors, check them and write them to ClickHouse.
     Ingest(ingest::Settings),
     /// Serve the pages and the API.
@@ -141,6 +148,8 @@ async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> {
     match command {
         Command::Up(settings) => up::run(*settings, config).await,
         Command::Collect(settings) => collect::run(*settings).await,
+        Command::Enroll(settings) => enroll::run(&settings).await,
+        Command::Collectors(action) => collectors::run(action).await,
         Command::Ingest(settings) => ingest::run(settings).await,
         Command::Web(settings) => web::run(settings).await,
         Command::Migrate(settings) => migrate::run(settings).await,

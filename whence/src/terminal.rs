@@ -1,4 +1,10 @@
-//! Text of strangers on a person's terminal.
+//! The person at a terminal, and the text of strangers on it.
+
+/// Name of the person who runs this program, as the system knows it; empty when it does not.
+pub fn user() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
+    user.map_or_else(String::new, |user| user.name)
+}
 
 /// The text with everything written out that could steer a terminal, or change the order in which the rest is read.
 pub fn printable(text: &str) -> String {

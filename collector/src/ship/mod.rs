@@ -3,13 +3,14 @@
 //! | answer | what happens |
 //! | --- | --- |
 //! | 200 | confirmed: dropped from the spool |
-//! | no answer, 408, 429, 5xx | waits (backoff with jitter, or `Retry-After`), tries the next URL |
+//! | no answer, 408, 429, 5xx | tries the next URL after a pause (backoff with jitter); `Retry-After` holds for its URL |
 //! | 401 `unknown_collector` | enrols, tries again |
 //! | 409 `out_of_order` | says which batches no longer exist, tries again |
 //! | 403 `revoked`, 401 | waits: a person has to mend it, and nothing may be lost meanwhile |
 //! | other 4xx | never accepted: to quarantine, and what it held is counted as lost |
 
 mod client;
+mod transport;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use whence_model::Timestamp;
 
 use crate::spool::{Spool, SpoolError, Waiting};
 pub use client::{Answer, Client, ClientError, Enrolment};
+pub use transport::Transport;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
@@ -88,7 +90,7 @@ async fn ship(spool: &SharedSpool, client: &mut Client, metrics: &Metrics, shutd
                 // The disk is full, say. What is in the spool stays there.
                 tracing::error!(%error, "the spool cannot be used, trying again");
                 metrics.attempts_failed.inc();
-                backoff.next(None)
+                backoff.next()
             }
         };
         // A stopping collector does not wait for long.
@@ -143,25 +145,26 @@ async fn ship_one(
             Ok(None)
         }
         Answer::Later { reason, after } => {
-            tracing::warn!(batch = waiting.number, reason, "ingest did not take a batch, trying again");
-            client.fail_over();
-            Ok(Some(backoff.next(after)))
+            let (batch, url) = (waiting.number, client.url());
+            tracing::warn!(batch, url, reason, "ingest did not take a batch, trying again");
+            client.fail_over(after);
+            Ok(Some(client.rest() + backoff.next()))
         }
         Answer::Unknown => match client.enroll().await {
             Ok(()) => Ok(None),
             Err(error) => {
                 tracing::warn!(%error, "cannot enrol, trying again");
-                Ok(Some(backoff.next(None)))
+                Ok(Some(backoff.next()))
             }
         },
         Answer::OutOfOrder { last } if last + 1 < waiting.number => {
             tracing::error!(from = last + 1, to = waiting.number - 1, "batches are missing for good");
             client.declare_missing(last + 1, waiting.number - 1);
-            Ok(Some(backoff.next(None)))
+            Ok(Some(backoff.next()))
         }
         Answer::OutOfOrder { last } => {
             tracing::error!(batch = waiting.number, last, "ingest has other batches of these numbers");
-            Ok(Some(backoff.next(None)))
+            Ok(Some(backoff.next()))
         }
         Answer::Never { reason } => {
             tracing::error!(
@@ -190,9 +193,28 @@ impl Backoff {
         self.0 = FIRST_BACKOFF;
     }
 
-    fn next(&mut self, asked: Option<Duration>) -> Duration {
-        let pause = asked.unwrap_or(self.0).min(LONGEST_BACKOFF);
+    /// The pause before the next attempt.
+    fn next(&mut self) -> Duration {
+        let pause = self.0.mul_f64(rand::thread_rng().gen_range(0.5..1.0));
         self.0 = (self.0 * 2).min(LONGEST_BACKOFF);
-        pause.mul_f64(rand::thread_rng().gen_range(0.5..1.0))
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_a_longest_and_begin_anew_after_a_success() {
+        let mut backoff = Backoff::default();
+        assert!((0.05..0.1).contains(&backoff.next().as_secs_f64()));
+        assert!((0.1..0.2).contains(&backoff.next().as_secs_f64()));
+        for _ in 0..20 {
+            backoff.next();
+        }
+        assert!((15.0..30.0).contains(&backoff.next().as_secs_f64()));
+        backoff.reset();
+        assert!(backoff.next() < FIRST_BACKOFF);
     }
 }

@@ -8,4 +8,6 @@ mod hostile;
 mod order;
 mod sender;
 mod serve;
+mod ship;
 mod store;
+mod tls;

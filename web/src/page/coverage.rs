@@ -10,8 +10,6 @@ use crate::query::{FieldProblem, Query};
 use crate::statement::{self, Statement};
 use crate::{page::filter_form, text};
 
-/// A collector that sent nothing for so long is silent: it sends a batch every few seconds while it watches.
-const SILENT_NS: i64 = 60_000_000_000;
 /// Spans that are listed for one server.
 const MAX_SPANS: usize = 50;
 /// Units of a server's line in time.
@@ -208,16 +206,11 @@ impl SpanText {
 impl Collector {
     fn new(status: &CollectorStatus, now: Timestamp) -> Self {
         let ago = status.last_seen.map(|at| now.since_ns(at));
-        let state = match ago {
-            _ if status.collector.revoked_at.is_some() => "revoked",
-            Some(ago) if ago <= SILENT_NS => "sending",
-            _ => "silent",
-        };
         let ago = ago.map(|ns| u64::try_from(ns).unwrap_or_default() / 1_000_000_000);
         Self {
             id: status.collector.collector_id.to_string(),
             host: text::visible(&status.collector.host).into_owned(),
-            state,
+            state: status.state(now).as_str(),
             last_seen: ago.map_or_else(|| "never".into(), |ago| format!("{} ago", text::long_duration(ago))),
             enrolled: text::second(status.collector.enrolled_at),
             batches: text::count(status.batches),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
 mod collect;
+mod collectors;
 mod doctor;
 mod verify;
 
@@ -32,6 +33,8 @@ fn what_cannot_be_used_ends_with_64_and_says_why() {
         (vec!["up", "--listen", "nonsense"], "invalid socket address"),
         (vec!["up", "--nonsense"], "unexpected argument '--nonsense'"),
         (vec!["collect"], "--ingest-url"),
+        (vec!["collect", "--ingest-url=x", "--client-cert=x"], "--client-key"),
+        (vec!["collectors", "revoke", "db1"], "invalid"),
         (vec!["people", "add", "Li", "--role", "owner"], "viewer"),
         (vec!["--config", "/no/such/file", "web"], "cannot read the configuration file /no/such/file"),
     ] {

@@ -15,7 +15,7 @@ pub use events::{Bucket, Cursor, InvalidCursor, MAX_BUCKETS, MAX_PAGE_ROWS, Page
 pub use facets::{Facets, MAX_FACET_VALUES};
 pub use filter::{ClientFilter, EventFilter, InvalidClient, Window};
 pub use report::{AccessReport, AccessRow, FailedLoginRow, MAX_REPORT_ROWS, Totals};
-pub use sources::{CollectorStatus, InstanceRow};
+pub use sources::{CollectorState, CollectorStatus, InstanceRow, SILENT_NS};
 
 use clickhouse::query::Query;
 

@@ -34,6 +34,29 @@ pub struct InstanceRow {
     pub last_seen: Timestamp,
 }
 
+/// A collector that sent nothing for so long is silent: it sends a batch every few seconds.
+pub const SILENT_NS: i64 = 45_000_000_000;
+
+/// Whether a collector sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CollectorState {
+    Sending,
+    /// Nothing came for [`SILENT_NS`], or nothing at all yet.
+    Silent,
+    /// Its key was taken away: what it sends is refused.
+    Revoked,
+}
+
+impl CollectorState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sending => "sending",
+            Self::Silent => "silent",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
 /// A collector and what came from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CollectorStatus {
@@ -42,6 +65,16 @@ pub struct CollectorStatus {
     pub last_seen: Option<Timestamp>,
     pub batches: u64,
     pub events: u64,
+}
+
+impl CollectorStatus {
+    pub fn state(&self, now: Timestamp) -> CollectorState {
+        match self.last_seen {
+            _ if self.collector.revoked_at.is_some() => CollectorState::Revoked,
+            Some(last) if now.since_ns(last) <= SILENT_NS => CollectorState::Sending,
+            _ => CollectorState::Silent,
+        }
+    }
 }
 
 #[derive(Row, Deserialize)]
