@@ -54,8 +54,8 @@ pub fn dispatch_entry(ctx: ProbeContext) -> u32 {
     let third = ctx.arg::<u64>(2).unwrap_or(0);
     let (thd, number) = if by_data { (first, third as u32) } else { (second, first as u32) };
 
-    let connection = connection_id(layout, thd);
-    let known = thread.thd == thd && connection.is_some() && connection == Some(thread.principal_connection);
+    let connection = connection_of(layout, thd);
+    let known = connection.is_of(thread, thd);
     if !known {
         clear_principal(thread);
     }
@@ -96,7 +96,7 @@ pub fn dispatch_return(ctx: RetProbeContext) -> u32 {
     };
     let thd = thread.thd;
     if thread.record.command == command::CHANGE_USER {
-        let connection = connection_id(layout, thd);
+        let connection = connection_of(layout, thd);
         clear_principal(thread);
         // The database was the old account's; its string went with the tail.
         thread.record.present &= !bit::of(string::DATABASE);
@@ -170,17 +170,17 @@ pub fn login_return(ctx: RetProbeContext) -> u32 {
         return 0;
     };
     let thd = thread.thd;
-    let connection = connection_id(layout, thd);
+    let connection = connection_of(layout, thd);
     read_principal(thread, layout, thd, connection);
     set_connection(thread, connection);
     read_database(thread, layout, thd);
     // `int` in MySQL, `bool` in MariaDB: the lowest byte is in both.
     if ctx.ret::<u64>() & 0xff == 0 {
         thread.record.outcome = outcome::OK;
-        thread.connected = connection.unwrap_or(0);
+        thread.connected = connection.id;
     } else {
         thread.record.kind = kind::CONNECT_FAILED;
-        thread.refused = connection.unwrap_or(0);
+        thread.refused = connection.id;
         read_result(thread, layout, thd);
         thread.record.outcome = outcome::ERROR;
     }
@@ -200,14 +200,12 @@ pub fn close_entry(ctx: ProbeContext) -> u32 {
     };
     submit_unfinished(thread);
     let thd = ctx.arg::<u64>(0).unwrap_or(0);
-    let connection = connection_id(layout, thd);
-    if let Some(id) = connection
-        && id == thread.refused
-    {
+    let connection = connection_of(layout, thd);
+    if connection.known && connection.id == thread.refused {
         thread::forget();
         return 0;
     }
-    let known = thread.thd == thd && connection.is_some() && connection == Some(thread.principal_connection);
+    let known = connection.is_of(thread, thd);
     if !known {
         clear_principal(thread);
     }
@@ -224,26 +222,47 @@ pub fn close_entry(ctx: ProbeContext) -> u32 {
     0
 }
 
-#[inline(always)]
-fn connection_id(layout: &Layout, thd: u64) -> Option<u64> {
-    if layout.thread_id_bytes == 4 {
-        field::<u32>(thd, layout.thread_id).map(u64::from)
-    } else {
-        field::<u64>(thd, layout.thread_id)
+/// The server's number of a connection. Not an `Option`: its number would be undefined without a value, and the verifier
+/// of kernels before 6.3 refuses programs that so much as copy such a number.
+#[derive(Clone, Copy)]
+struct Connection {
+    known: bool,
+    /// 0 where it is not known.
+    id: u64,
+}
+
+impl Connection {
+    /// Whether it is the one that the thread's principal was read for.
+    #[inline(always)]
+    fn is_of(self, thread: &Thread, thd: u64) -> bool {
+        self.known && thread.thd == thd && self.id == thread.principal_connection
     }
 }
 
 #[inline(always)]
-fn set_connection(thread: &mut Thread, connection: Option<u64>) {
-    if let Some(id) = connection {
-        thread.record.connection_id = id;
+fn connection_of(layout: &Layout, thd: u64) -> Connection {
+    let read = if layout.thread_id_bytes == 4 {
+        field::<u32>(thd, layout.thread_id).map(u64::from)
+    } else {
+        field::<u64>(thd, layout.thread_id)
+    };
+    match read {
+        Some(id) => Connection { known: true, id },
+        None => Connection { known: false, id: 0 },
+    }
+}
+
+#[inline(always)]
+fn set_connection(thread: &mut Thread, connection: Connection) {
+    if connection.known {
+        thread.record.connection_id = connection.id;
         thread.record.present |= bit::CONNECTION_ID;
     }
 }
 
 /// Reads who the connection belongs to, to the start of an empty tail.
 #[inline(always)]
-fn read_principal(thread: &mut Thread, layout: &Layout, thd: u64, connection: Option<u64>) {
+fn read_principal(thread: &mut Thread, layout: &Layout, thd: u64, connection: Connection) {
     let context = field::<u64>(thd, layout.security_context).unwrap_or(0);
     string_field::<{ string::PRIV_USER }>(thread, context, layout.priv_user);
     string_field::<{ string::LOGIN_USER }>(thread, context, layout.login_user);
@@ -258,7 +277,7 @@ fn read_principal(thread: &mut Thread, layout: &Layout, thd: u64, connection: Op
         thread.record.present |= bit::PEER_PORT;
     }
     thread.thd = thd;
-    thread.principal_connection = connection.unwrap_or(0);
+    thread.principal_connection = connection.id;
     thread.principal_bytes = thread.record.tail_bytes;
 }
 

@@ -24,7 +24,7 @@ const OBJECT: &str = "collector-ebpf/prebuilt/whence.bpfel.o";
 pub fn object(check: bool) -> Result<()> {
     let checkout = checkout()?;
     let toolchain = toolchain::find_or_install(checkout)?;
-    let scratch = scratch(checkout);
+    let scratch = target(checkout).join("ebpf");
     stage(checkout, &scratch.join("source"))?;
     let built = compile(&toolchain, &scratch)?;
     let place = checkout.join(OBJECT);
@@ -49,14 +49,14 @@ pub fn object(check: bool) -> Result<()> {
     Ok(())
 }
 
-fn checkout() -> Result<&'static Path> {
+pub fn checkout() -> Result<&'static Path> {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in no checkout")
 }
 
-/// Where this builds: in cargo's target directory.
-fn scratch(checkout: &Path) -> PathBuf {
+/// Cargo's target directory.
+pub fn target(checkout: &Path) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout.join("target"), PathBuf::from);
-    checkout.join(target).join("ebpf")
+    checkout.join(target)
 }
 
 /// Copies the crates to a workspace of their own at `to`.

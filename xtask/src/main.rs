@@ -1,6 +1,7 @@
 //! Chores of those who work on Whence: `cargo xtask <chore>`.
 
 mod build;
+mod kernels;
 mod packages;
 mod tamper;
 mod toolchain;
@@ -25,6 +26,16 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Capture on other kernels: boot each in qemu with a MariaDB, a program with static probes and the collector, and hold
+    /// what was recorded against what was done. Kernels and tools are Debian's; kernels are kept in the cache.
+    Kernels {
+        /// Kernels to try: 5.10, 6.1, 6.12; all of them by default.
+        versions: Vec<String>,
+        /// Use the processor's virtualisation, where /dev/kvm works; without it the machine is emulated, which takes
+        /// about a minute each and works everywhere.
+        #[arg(long)]
+        kvm: bool,
+    },
     /// Change a stored audit at random, again and again, and see that `whence verify` would find every change.
     Tamper {
         /// How many changes.
@@ -39,6 +50,7 @@ enum Chore {
 fn main() -> Result<()> {
     match Arguments::parse().chore {
         Chore::Ebpf { check } => build::object(check),
+        Chore::Kernels { versions, kvm } => kernels::run(&versions, kvm),
         Chore::Tamper { rounds, seed } => tamper::run(rounds, seed),
     }
 }

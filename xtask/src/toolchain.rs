@@ -120,7 +120,7 @@ pub fn cargo_home() -> Result<PathBuf> {
 }
 
 /// Where downloads are kept: `WHENCE_CACHE`, else `/var/cache/whence` for root, else `~/.cache/whence`.
-fn cache_directory() -> PathBuf {
+pub fn cache_directory() -> PathBuf {
     if let Some(directory) = std::env::var_os("WHENCE_CACHE") {
         return directory.into();
     }
