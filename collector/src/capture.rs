@@ -429,13 +429,14 @@ impl Capture {
         }
     }
 
-    /// Whether a batch is to be made: it is full or has waited, or much of the ring is held by what was filtered.
+    /// Whether a batch is to be made: it is full or has waited, or much of the ring is held by what it brings to disk.
     fn is_due(&self) -> bool {
-        self.parts.sealer.is_due() || self.is_held_by_filtered()
+        let holds = self.has_filtered || !self.parts.sealer.is_empty();
+        self.parts.sealer.is_due(Instant::now()) || holds && self.is_ring_held()
     }
 
-    fn is_held_by_filtered(&self) -> bool {
-        self.has_filtered && self.parts.ring.held_bytes() >= self.parts.ring.capacity_bytes() / 4
+    fn is_ring_held(&self) -> bool {
+        self.parts.ring.held_bytes() >= self.parts.ring.capacity_bytes() / 4
     }
 
     fn take(&mut self, decoded: Result<Decoded, DecodeError>) {
@@ -646,7 +647,7 @@ impl Capture {
 
     /// Seals what there is and puts it into the spool; tries until it is there, or, when stopping, some times.
     fn flush(&mut self) -> Result<(), CaptureError> {
-        if self.is_held_by_filtered() {
+        if self.has_filtered && self.is_ring_held() {
             // The spans that count it make a batch.
             self.checkpoint();
         }
@@ -685,6 +686,7 @@ impl Capture {
         let (batches, bytes) = spool.backlog();
         self.parts.metrics.backlog_batches.set(i64::try_from(batches).unwrap_or(i64::MAX));
         self.parts.metrics.backlog_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.parts.sealer.adapt(batches, self.parts.metrics.ship.last_answer());
         Ok(())
     }
 

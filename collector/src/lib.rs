@@ -9,6 +9,7 @@ pub mod enroll;
 mod identity;
 mod metrics;
 pub mod offsets;
+mod pace;
 pub mod policy;
 pub mod privileges;
 pub mod probe;

@@ -1,6 +1,7 @@
 //! Gathers events and coverage spans into batches: numbered, hashed, linked to the batch before, signed, encoded.
 //!
-//! A sealed batch is final: the same bytes go to the spool and, however often it takes, to ingest.
+//! A sealed batch is final: the same bytes go to the spool and, however often it takes, to ingest. When one is due is in
+//! `pace.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +9,11 @@ use whence_chain::{Hash, Manifest, SigningKey, content_hash, coverage_hash, even
 use whence_model::{CollectorId, Coverage, Event, Sequence, Timestamp};
 use whence_wire::Batch;
 
-/// A batch is sealed when its first event has waited this long …
-const LONGEST_WAIT: Duration = Duration::from_millis(250);
-/// … or it has this many events or spans …
-const MOST_EVENTS: usize = 8192;
-/// … or this much text.
+use crate::pace::Pace;
+
+/// What comes so soon after a batch's first event is in it too.
+const GATHER: Duration = Duration::from_millis(20);
+/// With so much text a batch is full, however few events it has.
 const MOST_BYTES: usize = 4 << 20;
 
 /// A batch as it is kept and sent.
@@ -51,13 +52,24 @@ pub struct Sealer {
     coverage: Vec<Coverage>,
     text_bytes: usize,
     waiting_since: Option<Instant>,
+    sealed_at: Option<Instant>,
+    pace: Pace,
 }
 
 impl Sealer {
     /// Goes on at `link`.
     pub fn new(collector: CollectorId, key: SigningKey, link: Link) -> Self {
-        let (events, coverage) = (Vec::new(), Vec::new());
-        Self { collector, key, link, events, coverage, text_bytes: 0, waiting_since: None }
+        Self {
+            collector,
+            key,
+            link,
+            events: Vec::new(),
+            coverage: Vec::new(),
+            text_bytes: 0,
+            waiting_since: None,
+            sealed_at: None,
+            pace: Pace::default(),
+        }
     }
 
     /// Sequence number that the next event must have.
@@ -82,16 +94,28 @@ impl Sealer {
         self.waiting_since.get_or_insert_with(Instant::now);
     }
 
-    /// Whether the batch should be sealed now.
-    pub fn is_due(&self) -> bool {
-        let is_full =
-            self.events.len().max(self.coverage.len()) >= MOST_EVENTS || self.text_bytes >= MOST_BYTES;
-        is_full || self.waiting_since.is_some_and(|since| since.elapsed() >= LONGEST_WAIT)
+    /// Takes in how many batches are not confirmed, and how long ingest took for the last one.
+    pub fn adapt(&mut self, unconfirmed: usize, answer: Duration) {
+        self.pace.adapt(unconfirmed, answer);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.coverage.is_empty()
+    }
+
+    /// Whether the batch should be sealed at `now`.
+    pub fn is_due(&self, now: Instant) -> bool {
+        let Some(waiting_since) = self.waiting_since else { return false };
+        let most = self.events.len().max(self.coverage.len());
+        let is_full = most >= self.pace.most_events || self.text_bytes >= MOST_BYTES;
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let has_paused = self.sealed_at.is_none_or(|at| since(at) >= self.pace.pause);
+        is_full || has_paused && since(waiting_since) >= GATHER
     }
 
     /// Seals what there is; None when there is nothing.
     pub fn seal(&mut self) -> std::io::Result<Option<SealedBatch>> {
-        if self.events.is_empty() && self.coverage.is_empty() {
+        if self.is_empty() {
             return Ok(None);
         }
         let event_hashes: Vec<Hash> = self.events.iter().map(event_hash).collect();
@@ -130,6 +154,64 @@ impl Sealer {
         self.link = Link { number: number + 1, sequence, previous_hash: batch_hash };
         self.text_bytes = 0;
         self.waiting_since = None;
+        self.sealed_at = Some(Instant::now());
         Ok(Some(SealedBatch { number, first_sequence, event_count, batch_hash, bytes }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use whence_model::{CoverageState, InstanceId, Server};
+
+    use super::*;
+
+    fn span() -> Coverage {
+        let server = Server {
+            host: "db1".into(),
+            instance: InstanceId(uuid::Uuid::nil()),
+            product: "MariaDB".into(),
+            version: None,
+            address: None,
+            port: None,
+            process_id: 1,
+            process_started_at: Timestamp(0),
+            container_id: None,
+        };
+        Coverage {
+            server,
+            state: CoverageState::NotRunning,
+            provider: None,
+            from: Timestamp(0),
+            to: Timestamp(1),
+            seen: 0,
+            stored: 0,
+            filtered: 0,
+            filtered_by: std::collections::BTreeMap::new(),
+            lost: std::collections::BTreeMap::new(),
+            detail: None,
+        }
+    }
+
+    #[test]
+    fn what_comes_first_after_a_quiet_time_is_sealed_almost_at_once_and_the_next_after_a_pause() {
+        let mut sealer = Sealer::new(CollectorId(uuid::Uuid::nil()), SigningKey::generate(), Link::FIRST);
+        let ms = Duration::from_millis;
+        assert!(!sealer.is_due(Instant::now() + ms(60_000)), "there is nothing");
+        sealer.coverage(span());
+        let began = Instant::now();
+        assert!(!sealer.is_due(began) && sealer.is_due(began + ms(20)));
+        sealer.seal().unwrap().unwrap();
+        sealer.coverage(span());
+        let sealed = sealer.sealed_at.unwrap();
+        assert!(!sealer.is_due(sealed + ms(249)) && sealer.is_due(sealed + ms(270)));
+        for _ in 1..8192 {
+            sealer.coverage(span());
+        }
+        assert!(sealer.is_due(sealed), "a full one does not wait");
+        sealer.adapt(3, Duration::ZERO);
+        assert!(
+            !sealer.is_due(sealed + ms(499)) && sealer.is_due(sealed + ms(500)),
+            "a backlog is waited for"
+        );
     }
 }

@@ -12,9 +12,13 @@
 mod client;
 mod transport;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
 use whence_model::Timestamp;
@@ -40,16 +44,18 @@ pub fn lock(spool: &SharedSpool) -> std::sync::MutexGuard<'_, Spool> {
 /// Counters for `/metrics`.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
-    pub batches_shipped: prometheus_client::metrics::counter::Counter,
-    pub events_shipped: prometheus_client::metrics::counter::Counter,
-    pub attempts_failed: prometheus_client::metrics::counter::Counter,
-    pub batches_quarantined: prometheus_client::metrics::counter::Counter,
+    pub batches_shipped: Counter,
+    pub events_shipped: Counter,
+    pub attempts_failed: Counter,
+    pub batches_quarantined: Counter,
+    /// How long ingest took for the batch that it confirmed last.
+    pub answer_seconds: Gauge<f64, AtomicU64>,
     /// UTC seconds; 0: never.
-    pub shipped_at_seconds: prometheus_client::metrics::gauge::Gauge,
+    pub shipped_at_seconds: Gauge,
 }
 
 impl Metrics {
-    pub fn register(&self, registry: &mut prometheus_client::registry::Registry) {
+    pub fn register(&self, registry: &mut Registry) {
         registry.register("batches_shipped", "batches that ingest confirmed", self.batches_shipped.clone());
         registry.register("events_shipped", "events that ingest confirmed", self.events_shipped.clone());
         registry.register("ship_attempts_failed", "requests to try again", self.attempts_failed.clone());
@@ -63,6 +69,17 @@ impl Metrics {
             "when ingest confirmed a batch last",
             self.shipped_at_seconds.clone(),
         );
+        registry.register_with_unit(
+            "answer",
+            "time for ingest to confirm the last batch",
+            Unit::Seconds,
+            self.answer_seconds.clone(),
+        );
+    }
+
+    /// How long ingest took for the batch that it confirmed last; nothing before the first.
+    pub fn last_answer(&self) -> Duration {
+        Duration::try_from_secs_f64(self.answer_seconds.get()).unwrap_or_default()
     }
 }
 
@@ -134,8 +151,10 @@ async fn ship_one(
     metrics: &Metrics,
     backoff: &mut Backoff,
 ) -> Result<Option<Duration>, SpoolError> {
+    let began = Instant::now();
     match client.send(waiting).await {
         Answer::Confirmed => {
+            metrics.answer_seconds.set(began.elapsed().as_secs_f64());
             // Given up for room in the meantime, it is not the oldest any more; that its loss is told says too much then.
             lock(spool).acknowledge(waiting.number)?;
             metrics.batches_shipped.inc();
