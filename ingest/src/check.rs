@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use chrono::Datelike;
 use whence_chain::{Hash, NO_BATCH, PublicKey, content_hash, coverage_hash, event_hash};
-use whence_model::Timestamp;
+use whence_model::{Event, Timestamp};
 use whence_store::row::BatchRow;
 use whence_wire::Batch;
 
@@ -30,12 +30,15 @@ pub fn contents(batch: &Batch, key: &PublicKey) -> Result<Vec<Hash>, Refusal> {
     if !key.verify(&batch.batch_hash, &batch.signature) {
         return Err(Refusal::WrongSignature);
     }
-    let months: HashSet<_> = batch.events.iter().map(|event| month(event.started_at)).collect();
-    if months.len() > MONTHS {
-        let (number, found) = (manifest.number, months.len());
-        return Err(Refusal::TooManyMonths { number, found, limit: MONTHS });
-    }
+    let number = manifest.number;
+    months(&batch.events).map_err(|(found, limit)| Refusal::TooManyMonths { number, found, limit })?;
     Ok(event_hashes)
+}
+
+/// Whether ClickHouse can take these in one insert; else how many months there are, and how many may be.
+pub fn months(events: &[Event]) -> Result<(), (usize, usize)> {
+    let months: HashSet<_> = events.iter().map(|event| month(event.started_at)).collect();
+    if months.len() > MONTHS { Err((months.len(), MONTHS)) } else { Ok(()) }
 }
 
 fn month(at: Timestamp) -> (i32, u32) {

@@ -7,6 +7,8 @@ use tokio_rustls::TlsAcceptor;
 use whence_store::Store;
 use whence_wire::Limits;
 
+use crate::external::Sources;
+
 /// Settings of an ingest service.
 #[derive(Clone)]
 pub struct IngestConfig {
@@ -15,6 +17,8 @@ pub struct IngestConfig {
     pub enroll_token: SecretString,
     /// TLS of the listener; None to speak without.
     pub tls: Option<TlsAcceptor>,
+    /// Who may send events that are not signed.
+    pub sources: Sources,
     /// Most bytes of a request's body, as sent. A collector seals a batch at 4 MiB of text.
     pub body_bytes: usize,
     /// What a batch may hold, after decompression.
@@ -36,6 +40,7 @@ impl IngestConfig {
             store,
             enroll_token,
             tls: None,
+            sources: Sources::default(),
             body_bytes: 16 << 20,
             limits: Limits::default(),
             body_timeout: Duration::from_secs(30),

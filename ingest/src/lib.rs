@@ -13,6 +13,7 @@ mod batches;
 mod check;
 mod config;
 mod enroll;
+mod external;
 mod health;
 mod metrics;
 mod receive;
@@ -23,6 +24,7 @@ mod tls;
 mod write;
 
 pub use config::IngestConfig;
+pub use external::{Sources, SourcesError};
 pub use router::router;
 pub use serve::serve;
 pub use tls::{TlsError, TlsFiles};

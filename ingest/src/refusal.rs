@@ -10,6 +10,8 @@ use serde::Serialize;
 use whence_store::StoreError;
 use whence_wire::WireError;
 
+use crate::external::BadLine;
+
 /// Seconds after which a request that could not be served now is worth another try.
 const RETRY_AFTER_SECONDS: u16 = 1;
 
@@ -18,11 +20,11 @@ const RETRY_AFTER_SECONDS: u16 = 1;
 pub enum Refusal {
     // The request
     #[error(
-        "there is nothing at this path; there are POST /v1/batches, POST /v1/enroll, GET /live, GET /ready and GET /metrics"
+        "there is nothing at this path; there are POST /v1/batches, POST /v1/events, POST /v1/enroll, GET /live, GET /ready and GET /metrics"
     )]
     NotFound,
     #[error(
-        "this path does not take this method; POST /v1/batches and /v1/enroll, GET /live, /ready and /metrics"
+        "this path does not take this method; POST /v1/batches, /v1/events and /v1/enroll, GET /live, /ready and /metrics"
     )]
     MethodNotAllowed,
     #[error("{field} is {found:?}; it must be {expected}")]
@@ -42,6 +44,23 @@ pub enum Refusal {
     UnknownValue(WireError),
     #[error("{field} {problem}")]
     InvalidEnrolment { field: &'static str, problem: String },
+    // Events of other senders
+    #[error(
+        "{bad_lines} lines are no events, so nothing was stored; mend them, or leave them out, and send all of it again"
+    )]
+    BadLines { bad_lines: usize, lines: Vec<BadLine> },
+    #[error("the body is not compressed as its Content-Encoding says: {source}")]
+    Undecodable { source: std::io::Error },
+    #[error("the events lie in {found} months; at most {limit} can be stored at once: send smaller requests")]
+    TooManyMonthsOfEvents { found: usize, limit: usize },
+    #[error("Idempotency-Key must have 1 to {limit} printable characters of ASCII")]
+    InvalidKey { limit: usize },
+    #[error("other events were stored under this Idempotency-Key; give each request a key of its own")]
+    ConflictingKey,
+    #[error("nobody may send unsigned events here; give ingest a file of senders with --event-sources-file")]
+    NoSources,
+    #[error("the token is missing or that of no sender; send it as `Authorization: Bearer TOKEN`")]
+    WrongSourceToken,
     // The sender
     #[error("this collector has not enrolled; enrol it with POST /v1/enroll and the enrolment token")]
     UnknownCollector,
@@ -104,20 +123,26 @@ impl Refusal {
             Self::BodyTimeout { .. } => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
             // Not 400: the batch is good, its way was not.
             Self::BodyBrokenOff => (StatusCode::REQUEST_TIMEOUT, "body_broken_off"),
-            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
+            Self::Malformed(_) | Self::Undecodable { .. } => (StatusCode::BAD_REQUEST, "malformed"),
             // Not 4xx: a collector keeps the batch until ingest is updated.
             Self::UnknownValue(_) => (StatusCode::NOT_IMPLEMENTED, "unknown_value"),
+            Self::BadLines { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "bad_lines"),
+            Self::InvalidKey { .. } => (StatusCode::BAD_REQUEST, "invalid_key"),
+            Self::ConflictingKey => (StatusCode::UNPROCESSABLE_ENTITY, "conflicting_key"),
+            Self::NoSources => (StatusCode::FORBIDDEN, "no_sources"),
             Self::InvalidEnrolment { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_enrolment"),
             Self::UnknownCollector => (StatusCode::UNAUTHORIZED, "unknown_collector"),
             Self::Revoked => (StatusCode::FORBIDDEN, "revoked"),
             Self::WrongSignature => (StatusCode::UNAUTHORIZED, "wrong_signature"),
-            Self::WrongToken => (StatusCode::UNAUTHORIZED, "wrong_token"),
+            Self::WrongToken | Self::WrongSourceToken => (StatusCode::UNAUTHORIZED, "wrong_token"),
             Self::EnrolmentRefused { .. } => (StatusCode::CONFLICT, "enrolment_refused"),
             Self::ContentsChanged { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "contents_changed"),
             Self::OutOfOrder { .. } => (StatusCode::CONFLICT, "out_of_order"),
             Self::ConflictingBatch { .. } => (StatusCode::CONFLICT, "conflicting_batch"),
             Self::BrokenChain { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "broken_chain"),
-            Self::TooManyMonths { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_months"),
+            Self::TooManyMonths { .. } | Self::TooManyMonthsOfEvents { .. } => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "too_many_months")
+            }
             Self::Busy => (StatusCode::TOO_MANY_REQUESTS, "busy"),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
             Self::StoreUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
@@ -138,13 +163,17 @@ impl Refusal {
     /// The answer with this refusal in it.
     pub fn answer(&self, request_id: &str) -> Response {
         let (status, code) = self.status_and_code();
-        let problem =
-            Problem { code, message: self.to_string(), request_id, last_number: self.last_number() };
+        let lines = match self {
+            Self::BadLines { lines, .. } => lines.as_slice(),
+            _ => &[],
+        };
+        let last_number = self.last_number();
+        let problem = Problem { code, message: self.to_string(), request_id, last_number, lines };
         let mut response = (status, Json(problem)).into_response();
         if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
         }
-        if matches!(self, Self::WrongToken) {
+        if matches!(self, Self::WrongToken | Self::WrongSourceToken) {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
@@ -158,6 +187,9 @@ struct Problem<'a> {
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_number: Option<u64>,
+    /// The first lines that are no events.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    lines: &'a [BadLine],
 }
 
 impl From<WireError> for Refusal {

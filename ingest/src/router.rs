@@ -23,7 +23,7 @@ use crate::authenticate::Keys;
 use crate::batches::Lane;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
-use crate::{IngestConfig, batches, enroll, health};
+use crate::{IngestConfig, batches, enroll, external, health};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -117,6 +117,7 @@ pub fn router_until(config: IngestConfig, stopping: CancellationToken) -> Router
     });
     Router::new()
         .route("/v1/batches", post(batches::receive))
+        .route("/v1/events", post(external::receive))
         .route("/v1/enroll", post(enroll::enroll))
         .route("/live", get(health::live))
         .route("/ready", get(health::ready))

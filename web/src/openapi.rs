@@ -184,6 +184,7 @@ fn field(name: &str) -> Value {
         "started_at" | "received_at" | "server_started_at" => time(),
         "kind" | "provider" | "host" | "product" | "event_hash" => text(),
         "tables" => json!({ "type": "array", "items": text() }),
+        "signed" => json!({ "type": "boolean" }),
         "tls" | "sql_truncated" | "error_message_truncated" => or_null(json!({ "type": "boolean" })),
         "duration_ns"
         | "server_port"

@@ -1,12 +1,13 @@
 //! `whence ingest`: the receiver of batches.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
+use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
-use whence_ingest::TlsFiles;
+use whence_ingest::{Sources, TlsFiles};
 
 use crate::database::ClickHouse;
 
@@ -27,6 +28,9 @@ pub struct Settings {
     /// PEM file with the authorities that sign the certificates of collectors; with it no other may connect.
     #[arg(long, env = "WHENCE_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     tls_client_ca: Option<PathBuf>,
+    /// File of senders whose events are taken without a signature: a name and a token a line; none by default.
+    #[arg(long, env = "WHENCE_EVENT_SOURCES_FILE", value_name = "FILE")]
+    event_sources_file: Option<PathBuf>,
     #[command(flatten)]
     clickhouse: ClickHouse,
 }
@@ -40,8 +44,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         let client_authority = settings.tls_client_ca.as_deref();
         config.tls = Some(TlsFiles { certificate, key, client_authority }.acceptor()?);
     }
+    if let Some(path) = &settings.event_sources_file {
+        config.sources = sources(path)?;
+    }
     whence_service::notify::ready();
     whence_ingest::serve(config, listener, shutdown).await
+}
+
+fn sources(path: &Path) -> anyhow::Result<Sources> {
+    let text = whence_service::secret::read(path)?;
+    let sources = Sources::parse(text.expose_secret());
+    sources.with_context(|| format!("the file of senders {} cannot be used", path.display()))
 }
 
 /// Binds `address`, with an error that names it.

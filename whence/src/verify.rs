@@ -206,14 +206,17 @@ impl<W: Write> Output<W> {
     }
 
     fn summary(&mut self, summary: &Summary) {
-        let Summary { events, batches, expired, collectors, findings, notices } = *summary;
+        let Summary { events, batches, expired, collectors, findings, notices, unsigned } = *summary;
         if self.json {
             let line = serde_json::json!({ "summary": {
                 "events": events, "batches": batches, "expired_batches": expired, "collectors": collectors,
-                "findings": findings, "notices": notices,
+                "findings": findings, "notices": notices, "unsigned": unsigned,
             }});
             self.line(&line.to_string());
             return;
+        }
+        if unsigned > 0 {
+            self.line(&format!("not verified: {unsigned} events of other senders, which are not signed"));
         }
         let expired = if expired == 0 { String::new() } else { format!(" ({expired} of them expired)") };
         let result = counted(findings);

@@ -99,6 +99,8 @@ text_enum! {
         Functions = "functions",
         /// The collector itself (gaps).
         Collector = "collector",
+        /// Another sender, which signs nothing.
+        External = "external",
     }
 }
 

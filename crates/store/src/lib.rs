@@ -6,6 +6,7 @@
 mod codec;
 mod collectors;
 mod error;
+mod external;
 mod migrate;
 mod people;
 mod proof;
@@ -18,6 +19,7 @@ mod write;
 
 pub use collectors::Enrolment;
 pub use error::StoreError;
+pub use external::ExternalBatchRow;
 pub use migrate::{MIGRATIONS, MigrateError, Migration};
 pub use people::{CredentialRow, PersonRow, ReadRow};
 pub use proof::{ExportRow, GapRow, Head, ServiceKeyRow};

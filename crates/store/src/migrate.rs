@@ -49,6 +49,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "0002_people", sql: include_str!("../../../migrations/0002_people.sql") },
     Migration { name: "0003_container", sql: include_str!("../../../migrations/0003_container.sql") },
     Migration { name: "0004_filters", sql: include_str!("../../../migrations/0004_filters.sql") },
+    Migration { name: "0005_external", sql: include_str!("../../../migrations/0005_external.sql") },
     Migration { name: "0006_proof", sql: include_str!("../../../migrations/0006_proof.sql") },
 ];
 

@@ -156,7 +156,7 @@ impl Checker<'_> {
             collector,
             sequence,
             kind: named("kind", &event.kind, EventKind::parse)?,
-            provider: named("provider", &event.provider, Provider::parse)?,
+            provider: named("provider", &event.provider, signing_provider)?,
             started_at: Timestamp(event.started_at),
             duration_ns: event.duration_ns,
             server: self.server_at(event.server)?,
@@ -209,7 +209,7 @@ impl Checker<'_> {
         if span.to < span.from {
             return Err(WireError::OutOfRange { field: "the end of a coverage span" });
         }
-        let provider = span.provider.as_deref().map(|text| named("provider", text, Provider::parse));
+        let provider = span.provider.as_deref().map(|text| named("provider", text, signing_provider));
         let lost = span.lost.iter().map(|lost| gap(lost).map(|gap| (gap.reason, gap.events)));
         let filtered_by = span.filtered_by.into_iter();
         let filtered_by = filtered_by.map(|by| self.name("rule", by.rule).map(|rule| (rule, by.events)));
@@ -270,6 +270,11 @@ fn gap(gap: &message::Gap) -> Result<Gap, WireError> {
 
 fn named<T>(field: &'static str, text: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, WireError> {
     parse(text).ok_or_else(|| unknown(field, text))
+}
+
+/// What others sent is in no batch: a batch is signed.
+fn signing_provider(text: &str) -> Option<Provider> {
+    Provider::parse(text).filter(|provider| *provider != Provider::External)
 }
 
 fn unknown(field: &'static str, value: &str) -> WireError {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
 mod enroll;
+mod external;
 mod health;
 mod hostile;
 mod order;

@@ -147,6 +147,7 @@ pub async fn report(visitor: Visitor, RawQuery(raw): RawQuery) -> Result<Json<Va
         "totals": {
             "events": totals.events, "failures": totals.failures, "failed_logins": totals.failed_logins,
             "users": totals.users, "clients": totals.clients, "instances": totals.instances,
+            "unsigned": totals.unsigned,
         },
         "access": access.collect::<Vec<Value>>(),
         "failed_logins": failed_logins.collect::<Vec<Value>>(),

@@ -181,6 +181,9 @@ fn file(report: &AccessReport, filter: &EventFilter) -> std::io::Result<Vec<u8>>
             add("filtered", &[of_server.as_slice(), &filtered].concat())?;
         }
     }
+    if report.totals.unsigned > 0 {
+        add("unsigned", &[("events", report.totals.unsigned.to_string())])?;
+    }
     let window = [("first", filter.window.from.to_string()), ("last", filter.window.to.to_string())];
     let mut sentences = statement::state(&report.coverage, filter.window).sentences;
     if report.cut_off {

@@ -20,6 +20,8 @@ pub struct EventPage {
     kind: &'static str,
     result: &'static str,
     result_text: String,
+    /// Whether a collector signed it; else another sender said so.
+    is_signed: bool,
     time: String,
     user: String,
     client: String,
@@ -91,7 +93,16 @@ const GROUPS: &[(&str, &[&str])] = &[
     ),
     (
         "Record",
-        &["event_id", "collector_id", "sequence", "batch_id", "provider", "sampled_one_in", "event_hash"],
+        &[
+            "event_id",
+            "collector_id",
+            "sequence",
+            "batch_id",
+            "provider",
+            "signed",
+            "sampled_one_in",
+            "event_hash",
+        ],
     ),
 ];
 
@@ -109,6 +120,7 @@ impl EventPage {
             kind: results::kind(&row.kind),
             result,
             result_text,
+            is_signed: row.is_signed(),
             time: format!("{} UTC", text::millisecond(row.started_at)),
             user: results::user(row).unwrap_or_else(|| "not given".into()),
             client: client.unwrap_or_else(|| "not given".into()),

@@ -75,6 +75,7 @@ impl Report {
     pub fn new(report: &AccessReport, filter: &EventFilter, query: &Query, maker: &Maker) -> Self {
         let window = filter.window;
         let totals = report.totals;
+        let unsigned = (totals.unsigned > 0).then_some((totals.unsigned, "of the events unsigned"));
         let figures = [
             (totals.events, "events"),
             (totals.failures, "failures"),
@@ -82,7 +83,9 @@ impl Report {
             (totals.users, "accounts"),
             (totals.clients, "client hosts"),
             (totals.instances, "servers"),
-        ];
+        ]
+        .into_iter()
+        .chain(unsigned);
         let unwatched = report.coverage.iter().filter(|server| !server.unwatched.is_empty());
         let cut_off = format!(
             "Only the {} most frequent rows are shown; the sums above count all.",
@@ -97,7 +100,7 @@ impl Report {
             request_id: maker.request_id.clone(),
             csv: format!("/report.csv?{}", query.over(window)),
             history: format!("/history?{}", query.over(window)),
-            figures: figures.map(|(number, what)| (text::count(number), what)).to_vec(),
+            figures: figures.map(|(number, what)| (text::count(number), what)).collect(),
             statement: statement::state(&report.coverage, window),
             unwatched: unwatched
                 .map(|server| {

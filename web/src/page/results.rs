@@ -68,6 +68,8 @@ pub struct Row {
     pub duration: Option<String>,
     pub result: &'static str,
     pub result_text: String,
+    /// Whether a collector signed it.
+    pub is_signed: bool,
 }
 
 impl Results {
@@ -139,6 +141,7 @@ impl Row {
             duration: row.duration_ns.map(text::duration),
             result,
             result_text,
+            is_signed: row.is_signed(),
         }
     }
 }

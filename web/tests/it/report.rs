@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use whence_model::{Coverage, Event};
+use whence_model::{Coverage, Event, Provider};
 
 use crate::events::{HOUR, by, failed_login, query, server, watched};
 use crate::harness::Service;
@@ -72,4 +72,31 @@ async fn what_rules_left_out_is_shown_and_a_sample_is_marked() {
     let file = service.get(&cookie, &format!("/report.csv?{HOUR}")).await;
     assert!(file.text.contains(says), "{}", file.text);
     assert_eq!(file.text.lines().filter(|line| line.starts_with("filtered,")).count(), 2, "{}", file.text);
+}
+
+#[tokio::test]
+async fn what_other_senders_told_is_marked_as_unsigned() {
+    let told = Event { provider: Provider::External, ..query(2, "SELECT 2") };
+    let service = Service::new("web_unsigned", &[query(1, "SELECT 1"), told.clone()], &[]).await;
+    let cookie = service.sign_in("auditor").await;
+    let page = service.get(&cookie, &format!("/history?{HOUR}")).await;
+    // The newest first.
+    assert_eq!(page.texts(".events td[data-label=Result]"), ["ok unsigned", "ok"]);
+    let event = service.get(&cookie, &format!("/events/{}", told.id())).await;
+    assert_eq!(event.texts("#unsigned"), ["unsigned"]);
+    assert!(event.text.contains("no signature proves it"), "{}", event.text);
+    let signed = service.get(&cookie, &format!("/events/{}", query(1, "").id())).await;
+    assert!(signed.texts("#unsigned").is_empty() && signed.texts("h1").len() == 1, "{}", signed.text);
+
+    let page = service.get(&cookie, &format!("/report?{HOUR}")).await;
+    assert_eq!(page.texts(".tiles li").last().unwrap(), "1of the events unsigned");
+    let file = service.get(&cookie, &format!("/report.csv?{HOUR}")).await;
+    assert_eq!(file.text.lines().filter(|line| line.starts_with("unsigned,")).count(), 1, "{}", file.text);
+    let report = service.get_with_token("auditor", &format!("/api/v1/report?{HOUR}")).await;
+    assert_eq!(report.json()["totals"]["unsigned"], 1);
+    let events = service.get_with_token("auditor", &format!("/api/v1/events?{HOUR}")).await.json();
+    assert_eq!(
+        (&events["events"][0]["signed"], &events["events"][1]["signed"]),
+        (&false.into(), &true.into())
+    );
 }

@@ -69,6 +69,8 @@ pub struct Totals {
     pub users: u64,
     pub clients: u64,
     pub instances: u64,
+    /// Events of senders that sign nothing, which are among the events.
+    pub unsigned: u64,
 }
 
 /// Who came from where in a window.
@@ -125,7 +127,7 @@ impl Store {
         let sql = format!(
             "SELECT count() AS events, countIf({failed}) AS failures, countIf(kind = 'connect_failed') AS failed_logins,
                  uniqExact(user) AS users, uniqExact(client_host, client_ip) AS clients,
-                 uniqExact(instance_id) AS instances
+                 uniqExact(instance_id) AS instances, countIf(provider = 'external') AS unsigned
              FROM events WHERE {conditions} AND kind != 'gap'"
         );
         let totals = scope.bind(self.ask(&sql)).fetch_one().await?;

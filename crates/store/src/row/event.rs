@@ -132,6 +132,11 @@ impl EventRow {
         }
     }
 
+    /// Whether a collector signed it, in a batch of its chain.
+    pub fn is_signed(&self) -> bool {
+        self.provider != Provider::External.as_str()
+    }
+
     /// The audit event as it was received; what its hash is computed from.
     pub fn to_event(&self) -> Result<Event, StoreError> {
         self.clone().into_event()

@@ -25,6 +25,7 @@ fields! { row =>
     batch_id: row.batch_id.to_string(),
     kind: row.kind.as_str(),
     provider: row.provider.as_str(),
+    signed: row.is_signed(),
     started_at: row.started_at.to_string(),
     duration_ns: row.duration_ns,
     received_at: row.received_at.to_string(),

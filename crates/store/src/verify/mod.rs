@@ -87,6 +87,9 @@ pub struct Summary {
     pub findings: u64,
     /// Findings that say what was never recorded.
     pub notices: u64,
+    /// Events in scope of senders that sign nothing. They are marked as such wherever they are shown, and nothing is
+    /// said of them here.
+    pub unsigned: u64,
 }
 
 /// Hands on what is found, and counts it.
@@ -145,6 +148,7 @@ impl Store {
         }
         strays::events(self, scope, &collectors, now, &mut report).await?;
         strays::coverage(self, scope, &collectors, now, &mut report).await?;
+        report.summary.unsigned = strays::unsigned(self, scope, &collectors).await?;
         unwatched::spans(self, scope, now, &mut report).await?;
         Ok(report.summary)
     }

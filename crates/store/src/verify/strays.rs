@@ -99,6 +99,7 @@ pub async fn events<F: FnMut(Step)>(
         WHERE {IN_SCOPE}
             AND ({{all_time:Bool}} OR (started_at >= fromUnixTimestamp64Nano({{from:Int64}}, 'UTC')
                 AND started_at < fromUnixTimestamp64Nano({{to:Int64}}, 'UTC')))
+            AND provider != 'external'
             AND NOT ifNull(owners.number > 0 AND collector_id = owner AND sequence >= start AND sequence < end
                 AND started_at BETWEEN earliest AND latest, false)
         GROUP BY collector_id, batch_id
@@ -109,6 +110,18 @@ pub async fn events<F: FnMut(Step)>(
         report.find(strays.finding(Kind::EventInserted, "events", now));
     }
     Ok(())
+}
+
+/// How many events there are of senders that sign nothing.
+pub async fn unsigned(store: &Store, scope: &Scope, collectors: &[CollectorId]) -> Result<u64, StoreError> {
+    let sql = format!(
+        "SELECT count() FROM events
+        WHERE {IN_SCOPE}
+            AND ({{all_time:Bool}} OR (started_at >= fromUnixTimestamp64Nano({{from:Int64}}, 'UTC')
+                AND started_at < fromUnixTimestamp64Nano({{to:Int64}}, 'UTC')))
+            AND provider = 'external'"
+    );
+    Ok(bind(store.ask_to_verify(&sql), scope, collectors).fetch_one().await?)
 }
 
 /// Coverage spans that no batch brought, or that say one thing twice.

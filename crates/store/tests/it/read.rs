@@ -255,7 +255,7 @@ async fn a_view_is_flat_and_has_every_field() {
     let json = serde_json::to_value(view).unwrap();
     let names: HashSet<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(names, FIELD_NAMES.iter().copied().collect());
-    assert_eq!(names.len(), 47);
+    assert_eq!(names.len(), 48);
     assert_eq!(json["started_at"], "2026-11-23T12:00:00.000000001Z");
     assert_eq!(json["fingerprint"], "ffffffffffffffff");
     assert_eq!(view.texts().len(), FIELD_NAMES.len());

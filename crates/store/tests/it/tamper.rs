@@ -28,6 +28,7 @@ const EVENT_COLUMNS: &[&str] = &[
     "batch_id = generateUUIDv4()",
     "kind = if(kind = 'command', 'connect', 'command')",
     "provider = if(provider = 'usdt', 'functions', 'usdt')",
+    "provider = 'external'",
     "duration_ns = ifNull(duration_ns, 0) + 1",
     "duration_ns = if(duration_ns IS NULL, 0, NULL)",
     "received_at = received_at + toIntervalSecond(1)",
