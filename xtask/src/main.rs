@@ -1,6 +1,7 @@
 //! Chores of those who work on Whence: `cargo xtask <chore>`.
 
 mod build;
+mod fuzz;
 mod kernels;
 mod packages;
 mod tamper;
@@ -26,6 +27,14 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Fuzz what reads strangers' bytes, guided by coverage.
+    Fuzz {
+        /// One of notes, arguments, sql, record, batch; all when there is none.
+        target: Option<String>,
+        /// How long, of each target.
+        #[arg(long, default_value_t = 300)]
+        seconds: u32,
+    },
     /// Capture on other kernels: boot each in qemu with a MariaDB, a program with static probes and the collector, and hold
     /// what was recorded against what was done. Kernels and tools are Debian's; kernels are kept in the cache.
     Kernels {
@@ -50,6 +59,7 @@ enum Chore {
 fn main() -> Result<()> {
     match Arguments::parse().chore {
         Chore::Ebpf { check } => build::object(check),
+        Chore::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Chore::Kernels { versions, kvm } => kernels::run(&versions, kvm),
         Chore::Tamper { rounds, seed } => tamper::run(rounds, seed),
     }

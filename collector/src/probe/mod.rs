@@ -4,7 +4,7 @@
 //! [`Probes::attach_usdt`] put them on a binary: every process that runs it, now or later, is watched, until the
 //! [`Attachment`] is dropped. [`Probes::take_ring`] gives the reader.
 
-mod arguments;
+pub mod arguments;
 pub mod attach;
 mod attachment;
 mod filter;

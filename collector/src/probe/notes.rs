@@ -170,7 +170,10 @@ impl<'data> Symbols<'data> {
 }
 
 /// The loaded parts of the binary: (address, bytes in the file, file offset).
-struct Segments(Vec<(u64, u64, u64)>);
+struct Segments {
+    parts: Vec<(u64, u64, u64)>,
+    file_bytes: u64,
+}
 
 impl Segments {
     fn of<'data, R: ReadRef<'data>>(file: &Elf<'data, R>) -> Self {
@@ -178,12 +181,14 @@ impl Segments {
         let loaded = file.elf_program_headers().iter().filter(|header| header.p_type(endian) == elf::PT_LOAD);
         let parts =
             loaded.map(|header| (header.p_vaddr(endian), header.p_filesz(endian), header.p_offset(endian)));
-        Self(parts.collect())
+        let file_bytes = file.data().len().unwrap_or(0);
+        Self { parts: parts.collect(), file_bytes }
     }
 
     fn file_offset(&self, address: u64) -> Option<u64> {
         let inside = |&&(start, bytes, _): &&(u64, u64, u64)| address >= start && address - start < bytes;
-        self.0.iter().find(inside).map(|&(start, _, offset)| address - start + offset)
+        let &(start, _, offset) = self.parts.iter().find(inside)?;
+        (address - start).checked_add(offset).filter(|offset| *offset < self.file_bytes)
     }
 }
 
@@ -280,6 +285,16 @@ mod tests {
     fn description(strings: &[u8]) -> Vec<u8> {
         let addresses = [0x1000_u64, 0x2000, 0x3000].into_iter().flat_map(u64::to_le_bytes);
         addresses.chain(strings.iter().copied()).collect()
+    }
+
+    #[test]
+    fn a_place_outside_of_the_file_is_none() {
+        let segments = Segments { parts: vec![(0x1000, u64::MAX, 16)], file_bytes: 32 };
+        assert_eq!(segments.file_offset(0x100f), Some(31));
+        assert_eq!(segments.file_offset(0x1010), None);
+        assert_eq!(segments.file_offset(u64::MAX), None);
+        let overflowing = Segments { parts: vec![(0x1000, u64::MAX, u64::MAX)], file_bytes: 32 };
+        assert_eq!(overflowing.file_offset(0x1001), None);
     }
 
     #[test]

@@ -98,7 +98,7 @@ fn narrow(name: &str) -> Option<u32> {
 fn numbered(digits: &str, last: u32) -> Option<u32> {
     let plain = digits == "0" || !digits.starts_with(['0', '+']);
     let number: u32 = digits.parse().ok().filter(|_| plain)?;
-    (number <= last).then_some(number * 8)
+    (number <= last).then(|| number * 8)
 }
 
 /// `d0`, `v1.16b` and their like.

@@ -216,7 +216,7 @@ fn what_is_not_understood_is_refused() {
     for text in ["8@nothing(%rip)", "8@$nothing", "8@nothing"] {
         assert!(matches!(x86(text), Err(SpecError::UnknownSymbol { .. })), "{text}");
     }
-    for text in ["8@x31", "8@w31", "8@x01"] {
+    for text in ["8@x31", "8@w31", "8@x01", "8@x4000000000"] {
         assert!(matches!(arm(text), Err(SpecError::UnknownSymbol { .. })), "{text}");
     }
     assert!(matches!(x86("8@twice(%rip)"), Err(SpecError::AmbiguousSymbol { .. })));
