@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use whence_abi::record::Counters;
-use whence_model::{Coverage, CoverageState, InstanceId, LossReason, Provider, Server, Timestamp};
+use whence_model::{Began, Coverage, CoverageState, InstanceId, LossReason, Provider, Server, Timestamp};
 
 use crate::discover::ProcessId;
 
@@ -63,6 +63,9 @@ struct Kept {
     ring: String,
     /// Whether the probes were taken off.
     detached: bool,
+    /// Whether the collector was told to stop, and this is the last that it kept.
+    #[serde(default)]
+    ended: bool,
     saved_at: Timestamp,
     /// The batch in question.
     batch: u64,
@@ -92,7 +95,9 @@ pub struct Accounts {
     former_saved_at: Timestamp,
     /// Whether the kernel may have gone on recording since the collector before this one ended.
     recorded_on: bool,
+    began: Began,
     detached: bool,
+    ended: bool,
     /// As of the newest batch in the spool …
     saved: Vec<Account>,
     /// … and as of the one that is on its way there.
@@ -108,6 +113,11 @@ impl Accounts {
         // Damaged or not there: the time since then shows as not watched.
         let kept = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
         let recorded_on = kept.as_ref().is_some_and(|kept| kept.ring == ring && !kept.detached);
+        let began = match &kept {
+            None => Began::First,
+            Some(kept) if kept.ended && newest >= kept.batch => Began::Start,
+            Some(_) => Began::Crash,
+        };
         let kept = kept.unwrap_or_default();
         let mut former = if newest >= kept.batch { kept.after } else { kept.before };
         let boot = |ring: &str| ring.split(':').next().map(str::to_owned);
@@ -126,9 +136,16 @@ impl Accounts {
             former,
             former_saved_at: kept.saved_at,
             recorded_on,
+            began,
             detached: false,
+            ended: false,
             saving: Vec::new(),
         }
+    }
+
+    /// How this collector came to run.
+    pub fn began(&self) -> Began {
+        self.began
     }
 
     /// From when on the kernel recorded although no collector ran; None when it did not.
@@ -346,6 +363,11 @@ impl Accounts {
         self.detached = true;
     }
 
+    /// The collector stops, as it was told, with the batch to come.
+    pub fn end(&mut self) {
+        self.ended = true;
+    }
+
     /// Keeps the accounts as they are with batch `number`; to be called before that batch goes to the spool, and
     /// [`Accounts::confirm`] after it. Whichever of the two files a crash leaves behind, [`Accounts::open`] finds the
     /// accounts that fit the spool.
@@ -354,6 +376,7 @@ impl Accounts {
         let kept = Kept {
             ring: self.ring.clone(),
             detached: self.detached,
+            ended: self.ended,
             saved_at: Timestamp::now(),
             batch: number,
             before: self.saved.clone(),

@@ -20,6 +20,7 @@ use crate::account::{Accounts, Former};
 use crate::decode::{DecodeError, Decoded, Decoder};
 use crate::discover::process::inspect;
 use crate::discover::{BinaryId, Finding, Plan, Process, ProcessId};
+use crate::life::OwnLife;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::probe::{Attachment, ProbeError, Probes, Ring};
@@ -91,6 +92,7 @@ pub struct Parts {
 /// The capturing thread's state.
 pub struct Capture {
     parts: Parts,
+    own_life: OwnLife,
     ring_tag: [u8; 16],
     watches: HashMap<BinaryId, Watch>,
     /// The program of each process that is watched.
@@ -135,6 +137,7 @@ pub fn ring_tag(ring: &Ring) -> [u8; 16] {
 impl Capture {
     pub fn new(parts: Parts) -> Self {
         Self {
+            own_life: OwnLife::begin(parts.accounts.began()),
             ring_tag: ring_tag(&parts.ring),
             watches: HashMap::new(),
             programs: HashMap::new(),
@@ -154,6 +157,8 @@ impl Capture {
 
     /// Captures until it is told to stop. Blocks.
     pub fn run(mut self) -> Result<(), CaptureError> {
+        // At once, however soon it ends.
+        self.tell_own_life(false, Timestamp::now());
         for former in self.parts.accounts.former_processes() {
             self.parts.decoder.add_server(former.process.tgid, former.server);
         }
@@ -203,14 +208,15 @@ impl Capture {
         if !self.parts.keep_probes {
             // On disk before it is so: a hole is never taken for a time that was watched.
             self.parts.accounts.detach();
-            self.checkpoint();
+            self.checkpoint(false);
             self.flush()?;
             // Dropping it detaches.
             self.watches.clear();
         }
         self.drain_all()?;
         self.tell_losses()?;
-        self.checkpoint();
+        self.parts.accounts.end();
+        self.checkpoint(true);
         self.flush()?;
         if !self.parts.keep_probes {
             self.parts.probes.unpin()?;
@@ -555,17 +561,24 @@ impl Capture {
         }
         if now >= self.span_until {
             self.span_until = now + SPAN;
-            self.checkpoint();
+            self.checkpoint(false);
             self.parts.probes.forget_ended_threads()?;
             self.write_status();
         }
         Ok(())
     }
 
-    /// Ends every coverage span and begins the next.
-    fn checkpoint(&mut self) {
-        let spans = self.parts.accounts.checkpoint(Timestamp::now());
+    /// Ends every coverage span and begins the next. `ended`: these are the last.
+    fn checkpoint(&mut self, ended: bool) {
+        let now = Timestamp::now();
+        let spans = self.parts.accounts.checkpoint(now);
         self.seal_spans(spans);
+        self.tell_own_life(ended, now);
+    }
+
+    fn tell_own_life(&mut self, ended: bool, now: Timestamp) {
+        let own = self.own_life.span(self.own_server(), ended, now);
+        self.seal_spans([own]);
     }
 
     fn seal_spans(&mut self, spans: impl IntoIterator<Item = Coverage>) {
@@ -649,7 +662,7 @@ impl Capture {
     fn flush(&mut self) -> Result<(), CaptureError> {
         if self.has_filtered && self.is_ring_held() {
             // The spans that count it make a batch.
-            self.checkpoint();
+            self.checkpoint(false);
         }
         let batch = match self.parts.sealer.seal() {
             Ok(Some(batch)) => batch,
@@ -695,11 +708,11 @@ impl Capture {
         ship::lock(&self.parts.spool).append(batch, Some(mark)).map_err(|error| error.to_string())
     }
 
-    /// What gaps are filed under that belong to no server.
+    /// What this collector's own life is filed under, and gaps that belong to no server.
     fn own_server(&self) -> Server {
         Server {
             host: self.parts.host.clone(),
-            instance: InstanceId::derive(&self.parts.host, "", "collector"),
+            instance: InstanceId::of_collector(&self.parts.host),
             product: "Whence collector".into(),
             version: Some(env!("CARGO_PKG_VERSION").into()),
             address: None,

@@ -7,6 +7,7 @@ pub mod discover;
 pub mod doctor;
 pub mod enroll;
 mod identity;
+mod life;
 mod metrics;
 pub mod offsets;
 mod pace;

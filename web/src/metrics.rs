@@ -6,6 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use whence_store::read::CollectorState;
 
 /// Counters of the service.
 pub struct Metrics {
@@ -15,6 +16,12 @@ pub struct Metrics {
     pub exports_cut_off: Counter,
     pub exports_running: Gauge,
     pub sign_ins_failed: Counter,
+    collectors: Family<State, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct State {
+    state: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -32,6 +39,7 @@ impl Default for Metrics {
             exports_cut_off: Counter::default(),
             exports_running: Gauge::default(),
             sign_ins_failed: Counter::default(),
+            collectors: Family::default(),
         }
     }
 }
@@ -47,7 +55,15 @@ impl Metrics {
         registry.register("exports_cut_off", "exports that ended early", self.exports_cut_off.clone());
         registry.register("exports_running", "exports under way", self.exports_running.clone());
         registry.register("sign_ins_failed", "sign-ins that were refused", self.sign_ins_failed.clone());
+        let collectors = self.collectors.clone();
+        registry.register("collectors", "collectors that enrolled, by whether they send", collectors);
         registry
+    }
+
+    /// Notes how many collectors are in this state.
+    pub fn set_collectors(&self, state: CollectorState, collectors: usize) {
+        let gauge = self.collectors.get_or_create(&State { state: state.as_str() });
+        gauge.set(i64::try_from(collectors).unwrap_or(i64::MAX));
     }
 
     /// Counts an answered request.

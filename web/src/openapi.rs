@@ -212,6 +212,21 @@ fn many(schema: &str) -> Value {
     json!({ "type": "array", "items": reference(schema) })
 }
 
+/// Whether a collector lives.
+fn collector() -> Value {
+    let text = || json!({ "type": "string" });
+    let number = || or_null(json!({ "type": "integer" }));
+    object(&[
+        ("collector_id", json!({ "type": "string", "format": "uuid" })),
+        ("host", text()),
+        ("state", text()),
+        ("last_seen", or_null(time())),
+        ("clock", text()),
+        ("clock_error_us", number()),
+        ("clock_offset_us", number()),
+    ])
+}
+
 fn schemas() -> Value {
     let text = || json!({ "type": "string" });
     let number = || json!({ "type": "integer", "minimum": 0 });
@@ -272,7 +287,11 @@ fn schemas() -> Value {
             ],
         ].concat()),
         "Coverage": object(&coverage),
-        "CoverageAnswer": object(&[&window[..], &coverage[..]].concat()),
+        "CoverageAnswer": object(&[
+            &window[..], &coverage[..], &[("collectors", many("Collector")), ("turns", many("Turn"))],
+        ].concat()),
+        "Collector": collector(),
+        "Turn": object(&[("at", time()), ("collector_id", uuid()), ("host", text()), ("what", text())]),
         "Instance": object(&[
             &server[..],
             &[

@@ -26,6 +26,8 @@ pub async fn serve(
     let service = routes(web.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let server = tokio::spawn(server.into_future());
+    let watching = web.clone();
+    tokio::spawn(async move { watching.watch_collectors().await });
     let abort = server.abort_handle();
     tracing::info!(%address, "the pages and the API are served");
     tokio::pin!(server);

@@ -7,9 +7,11 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{Mutex, OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use whence_store::{Readiness, Store};
+use whence_store::read::Heard;
+use whence_store::{Readiness, Store, StoreError};
 
 use crate::WebConfig;
+use crate::collectors::Collectors;
 use crate::metrics::Metrics;
 use crate::refusals::Refusals;
 
@@ -33,6 +35,7 @@ pub struct Web {
     /// Set once the signing key is known in the store.
     pub key_known: OnceCell<()>,
     pub refusals: Refusals,
+    collectors: Collectors,
 }
 
 /// The sign-ins that come one after another, and the last of them that was turned away and written down: by which
@@ -55,8 +58,19 @@ impl Web {
             sign_in_lanes: (0..SIGN_IN_LANES).map(|_| Mutex::default()).collect(),
             key_known: OnceCell::new(),
             refusals: Refusals::default(),
+            collectors: Collectors::default(),
             config,
             store,
         }
+    }
+
+    /// What the collectors told last.
+    pub async fn heard(&self) -> Result<Arc<Vec<Heard>>, StoreError> {
+        self.collectors.heard(&self.store, &self.metrics).await
+    }
+
+    /// Looks after the collectors until the service stops.
+    pub async fn watch_collectors(&self) {
+        self.collectors.watch(&self.store, &self.metrics, self.stopping.clone()).await;
     }
 }

@@ -48,12 +48,12 @@ pub fn state(coverage: &[InstanceCoverage], window: Window) -> Statement {
         let length = text::long_duration(length_seconds(&server.unwatched));
         format!("{} for {length}{in_spans}", label(server))
     });
-    sentences.extend(listed("Not watched:", unwatched.collect()));
+    sentences.extend(listed("Not watched:", unwatched.collect(), "server"));
     let unknown = coverage
         .iter()
         .filter(|server| server.first_known > window.from)
         .map(|server| format!("{} before {}", label(server), text::second(server.first_known)));
-    sentences.extend(listed("Nothing is known of", unknown.collect()));
+    sentences.extend(listed("Nothing is known of", unknown.collect(), "server"));
     if lost_events > 0 {
         let lost = text::counted(lost_events, "event was lost", "events were lost");
         sentences.push(format!("{lost} ({}).", reasons(coverage)));
@@ -100,12 +100,13 @@ fn sums<'a>(counts: impl Iterator<Item = (&'a String, &'a u64)>) -> BTreeMap<&'a
     sums
 }
 
-/// A sentence that lists these, the first of them by name; none when there are none.
-fn listed(what: &str, mut items: Vec<String>) -> Option<String> {
+/// A sentence that lists these, the first of them by name; none when there are none. `one`: what one of them is.
+pub fn listed(what: &str, mut items: Vec<String>, one: &str) -> Option<String> {
     let more = items.len().saturating_sub(MAX_NAMED);
     items.truncate(MAX_NAMED);
     if more > 0 {
-        items.push(format!("and {}", text::counted(more as u64, "server more", "servers more")));
+        let (one, many) = (format!("{one} more"), format!("{one}s more"));
+        items.push(format!("and {}", text::counted(more as u64, &one, &many)));
     }
     (!items.is_empty()).then(|| format!("{what} {}.", items.join(", ")))
 }

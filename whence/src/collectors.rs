@@ -38,7 +38,7 @@ pub async fn run(action: Action) -> anyhow::Result<()> {
 }
 
 async fn list(settings: List) -> anyhow::Result<()> {
-    let collectors = settings.clickhouse.store()?.collectors().await?;
+    let collectors = settings.clickhouse.store()?.heard().await?;
     let now = Timestamp::now();
     let width = collectors.iter().map(|status| status.collector.host.chars().count()).max().unwrap_or(0);
     for status in collectors {

@@ -8,7 +8,8 @@ use crate::{InstanceId, Provider, Server, Timestamp};
 
 /// One span in the life of one server, as one collector saw it.
 ///
-/// Spans of one instance do not overlap. A time that no span covers was not watched by anyone.
+/// Spans of one instance do not overlap. A time that no span covers was not watched by anyone. Spans with the provider
+/// [`Provider::Collector`] are of no server: they tell the collector's own life ([`crate::Life`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coverage {
     pub server: Server,

@@ -97,7 +97,7 @@ text_enum! {
         Usdt = "usdt",
         /// Entry and return of the server's functions.
         Functions = "functions",
-        /// The collector itself (gaps).
+        /// The collector itself: gaps, and the spans of its own life.
         Collector = "collector",
         /// Another sender, which signs nothing.
         External = "external",

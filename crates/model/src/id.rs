@@ -84,6 +84,11 @@ impl InstanceId {
         let name = format!("{host}\0{address}\0{data_directory}");
         Self(derive(Uuid::NAMESPACE_URL, b"whence-instance", name.as_bytes()))
     }
+
+    /// What the life of the collector on `host` is filed under, and gaps that belong to no server.
+    pub fn of_collector(host: &str) -> Self {
+        Self::derive(host, "", "collector")
+    }
 }
 
 fn derive(namespace: Uuid, what: &[u8], name: &[u8]) -> Uuid {

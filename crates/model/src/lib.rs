@@ -7,6 +7,7 @@
 mod coverage;
 mod event;
 mod id;
+mod life;
 mod text;
 mod time;
 
@@ -16,5 +17,6 @@ pub use event::{
     Transport,
 };
 pub use id::{BatchId, CollectorId, EventId, InstanceId, InvalidId, Sequence};
+pub use life::{Began, ClockQuality, Life};
 pub use text::{Text, escape_invalid_utf8};
 pub use time::Timestamp;

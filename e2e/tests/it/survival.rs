@@ -41,6 +41,17 @@ async fn each_once(api: &Api, label: &str, expected: usize) {
     assert_eq!((texts.len(), different.len()), (expected, expected), "{label}");
 }
 
+/// Waits until the collector's beginnings and ends are on record, the newest first, and it is known to live.
+async fn turns(api: &Api, expected: &[&str]) {
+    eventually(&format!("the collector's turns {expected:?}"), || async {
+        let coverage = api.get("/api/v1/coverage", &[("from", "-1h")]).await?;
+        let turns = coverage["turns"].as_array().cloned().unwrap_or_default();
+        let turns: Vec<&str> = turns.iter().filter_map(|turn| turn["what"].as_str()).collect();
+        Ok((turns == expected && coverage["collectors"][0]["state"] == "sending").then_some(()))
+    })
+    .await;
+}
+
 /// Runs the script while `disturb` does what it does.
 fn under_load(server: &DatabaseServer, label: &str, statements: usize, disturb: impl FnOnce()) {
     std::thread::scope(|scope| {
@@ -78,6 +89,7 @@ async fn a_part_that_is_killed_under_load_loses_nothing() {
     assert_eq!(watched["unwatched"], serde_json::json!([]), "{watched}");
     assert_eq!(watched["not_running"], serde_json::json!([]), "{watched}");
     assert_eq!(watched["lost"], serde_json::json!({}), "{watched}");
+    turns(&api, &["crash", "first"]).await;
     let instance = watched["instance_id"].as_str().unwrap();
     let unfinished =
         api.events(&[("result", "unfinished"), ("instance", instance), ("from", "-1h")]).await.unwrap();
@@ -103,6 +115,7 @@ async fn a_second_run_goes_on_with_the_same_data() {
     under_load(&server, "second run", 2000, || ());
     each_once(&api, "second run", 2000).await;
     assert_eq!(stored(&api, "nobody looks").await.unwrap(), Vec::<String>::new());
+    turns(&api, &["start", "stop", "first"]).await;
     assert!(second.stop().unwrap().success());
 }
 

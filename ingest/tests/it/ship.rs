@@ -104,7 +104,7 @@ async fn a_revoked_collector_is_refused_and_keeps_what_it_has() {
     shipping.add(5);
     shipping.wait_until_shipped().await;
     let state = async || {
-        let collectors = database.store.collectors().await.unwrap();
+        let collectors = database.store.heard().await.unwrap();
         let ours = collectors.iter().find(|known| known.collector.collector_id == shipping.id.0).unwrap();
         ours.state(Timestamp::now())
     };

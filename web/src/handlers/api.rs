@@ -8,8 +8,8 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
-use whence_model::Timestamp;
-use whence_store::read::{InstanceCoverage, Window};
+use whence_model::{ClockQuality, Timestamp};
+use whence_store::read::{Heard, InstanceCoverage, Window};
 use whence_store::row::{EventRow, EventView};
 
 use crate::audit::Action;
@@ -191,16 +191,45 @@ pub async fn coverage(visitor: Visitor, RawQuery(raw): RawQuery) -> Result<Json<
     let work = async {
         let coverage = visitor.web.store.coverage(filter.window, filter.instance).await?;
         let coverage = statement::meant(coverage, &filter);
+        let turns = visitor.web.store.collector_turns(filter.window).await?;
+        let heard = visitor.web.heard().await?;
         let rows = coverage.len() as u64;
-        Ok((coverage, rows))
+        Ok(((coverage, turns, heard), rows))
     };
-    let coverage = visitor.read(Action::ApiCoverage, &query.to_string(), work).await?;
+    let (coverage, turns, heard) = visitor.read(Action::ApiCoverage, &query.to_string(), work).await?;
     let mut body = json_of(&CoverageBody::new(&coverage, filter.window))?;
     if let Some(body) = body.as_object_mut() {
         body.insert("from".into(), json!(filter.window.from));
         body.insert("to".into(), json!(filter.window.to));
+        let now = Timestamp::now();
+        let collectors: Vec<Value> = heard.iter().map(|heard| collector(heard, now)).collect();
+        body.insert("collectors".into(), json!(collectors));
+        let turns = turns.iter().map(|turn| {
+            let what = turn.began.map_or("stop", whence_model::Began::as_str);
+            json!({ "at": turn.at, "collector_id": turn.collector_id, "host": turn.host, "what": what })
+        });
+        body.insert("turns".into(), json!(turns.collect::<Vec<Value>>()));
     }
     Ok(Json(body))
+}
+
+fn collector(heard: &Heard, now: Timestamp) -> Value {
+    let (clock, error_us, offset_us) = match heard.life.unwrap_or_default().clock {
+        ClockQuality::Unknown => ("unknown", None, None),
+        ClockQuality::Unsynchronised => ("unsynchronised", None, None),
+        ClockQuality::Synchronised { error_us, offset_us } => {
+            ("synchronised", Some(error_us), Some(offset_us))
+        }
+    };
+    json!({
+        "collector_id": heard.collector.collector_id,
+        "host": heard.collector.host,
+        "state": heard.state(now).as_str(),
+        "last_seen": heard.last_seen,
+        "clock": clock,
+        "clock_error_us": error_us,
+        "clock_offset_us": offset_us,
+    })
 }
 
 pub async fn instances(visitor: Visitor, RawQuery(raw): RawQuery) -> Result<Json<Value>, Problem> {

@@ -19,17 +19,18 @@ pub async fn page(visitor: Visitor, RawQuery(raw): RawQuery) -> Result<Response,
     let window = query.window(now).map_err(|mut wrong| problems.append(&mut wrong)).ok();
     let window = window.filter(|_| problems.is_empty());
     let work = async {
-        let collectors = store.collectors().await?;
+        let collectors = visitor.web.heard().await?;
         let Some(window) = window else {
             return Ok(((collectors, None), 0));
         };
-        let (coverage, instances) = tokio::try_join!(store.coverage(window, None), store.instances())?;
+        let (coverage, instances, turns) =
+            tokio::try_join!(store.coverage(window, None), store.instances(), store.collector_turns(window))?;
         let rows = coverage.len() as u64;
-        Ok(((collectors, Some(CoverageFound { window, coverage, instances })), rows))
+        Ok(((collectors, Some(CoverageFound { window, coverage, instances, turns })), rows))
     };
     let (collectors, found) = visitor.read(Action::Coverage, &query.to_string(), work).await?;
     let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
-    let shell = Shell::new("Coverage", "coverage", &visitor);
+    let shell = Shell::new("Coverage", "coverage", &visitor).with_silence(&visitor).await?;
     let page = CoveragePage::new(shell, &query, found.as_ref(), &collectors, problems, now);
     Ok((status, page).into_response())
 }

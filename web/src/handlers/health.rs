@@ -19,6 +19,10 @@ pub async fn ready(State(web): State<SharedWeb>) -> Result<&'static str, Problem
 }
 
 pub async fn metrics(State(web): State<SharedWeb>) -> impl IntoResponse {
+    // What cannot be asked now is as it was.
+    if let Err(error) = web.heard().await {
+        tracing::debug!(%error, "cannot ask whether the collectors live");
+    }
     let content_type = [(header::CONTENT_TYPE, whence_service::metrics::CONTENT_TYPE)];
     (content_type, whence_service::metrics::encode(&web.registry))
 }

@@ -46,7 +46,7 @@ pub async fn page(visitor: Visitor, RawQuery(raw): RawQuery) -> Result<Response,
         Ok(((instances, suggested, found), rows))
     };
     let (instances, suggested, found) = visitor.read(Action::Search, &query.to_string(), work).await?;
-    let shell = Shell::new("Access history", "history", &visitor);
+    let shell = Shell::new("Access history", "history", &visitor).with_silence(&visitor).await?;
     let form = |problems| FilterForm::new("/history", &query, &instances, suggested, problems);
     let (found, search) = match found {
         Ok(found) => found,

@@ -42,7 +42,7 @@ pub async fn page(visitor: Visitor, RawQuery(raw): RawQuery) -> Result<Response,
     let maker =
         Maker { person: &visitor.asker.person, request_id: visitor.asker.request_id.to_string(), at: now };
     let page = ReportPage {
-        shell: Shell::new("Access report", "report", &visitor),
+        shell: Shell::new("Access report", "report", &visitor).with_silence(&visitor).await?,
         form: FilterForm::new("/report", &query, &instances, suggested, asked.err().unwrap_or_default()),
         report: report.map(|(report, filter)| Report::new(&report, &filter, &query, &maker)),
     };

@@ -1,11 +1,13 @@
 //! Coverage: which servers were watched when, what was lost, and which collectors watch.
 
 use askama::Template;
+use whence_model::Began;
 use whence_model::Timestamp;
-use whence_store::read::{CollectorStatus, InstanceCoverage, InstanceRow, Span, Window};
+use whence_store::read::{Heard, InstanceCoverage, InstanceRow, Span, Turn, Window};
 
 use super::histogram::scale;
 use super::{Link, Shell};
+use crate::collectors;
 use crate::query::{FieldProblem, Query};
 use crate::statement::{self, Statement};
 use crate::{page::filter_form, text};
@@ -32,6 +34,15 @@ struct Watched {
     to: String,
     statement: Statement,
     servers: Vec<Server>,
+    turns: Vec<TurnText>,
+}
+
+/// A beginning or an end of a collector.
+struct TurnText {
+    at: String,
+    host: String,
+    what: &'static str,
+    is_crash: bool,
 }
 
 struct Server {
@@ -73,6 +84,7 @@ struct Collector {
     host: String,
     state: &'static str,
     last_seen: String,
+    clock: String,
     enrolled: String,
     batches: String,
     events: String,
@@ -83,6 +95,7 @@ pub struct Found {
     pub window: Window,
     pub coverage: Vec<InstanceCoverage>,
     pub instances: Vec<InstanceRow>,
+    pub turns: Vec<Turn>,
 }
 
 impl CoveragePage {
@@ -90,7 +103,7 @@ impl CoveragePage {
         shell: Shell,
         query: &Query,
         found: Option<&Found>,
-        collectors: &[CollectorStatus],
+        collectors: &[Heard],
         problems: Vec<FieldProblem>,
         now: Timestamp,
     ) -> Self {
@@ -101,7 +114,7 @@ impl CoveragePage {
             presets: filter_form::presets("/coverage", query),
             problems,
             window: found.map(Watched::new),
-            collectors: collectors.iter().map(|status| Collector::new(status, now)).collect(),
+            collectors: collectors.iter().map(|heard| Collector::new(heard, now)).collect(),
         }
     }
 }
@@ -117,6 +130,7 @@ impl Watched {
             to: text::second(found.window.to),
             statement: statement::state(&found.coverage, found.window),
             servers: found.coverage.iter().map(server).collect(),
+            turns: found.turns.iter().map(TurnText::new).collect(),
         }
     }
 }
@@ -203,18 +217,35 @@ impl SpanText {
     }
 }
 
-impl Collector {
-    fn new(status: &CollectorStatus, now: Timestamp) -> Self {
-        let ago = status.last_seen.map(|at| now.since_ns(at));
-        let ago = ago.map(|ns| u64::try_from(ns).unwrap_or_default() / 1_000_000_000);
+impl TurnText {
+    fn new(turn: &Turn) -> Self {
         Self {
-            id: status.collector.collector_id.to_string(),
-            host: text::visible(&status.collector.host).into_owned(),
-            state: status.state(now).as_str(),
-            last_seen: ago.map_or_else(|| "never".into(), |ago| format!("{} ago", text::long_duration(ago))),
-            enrolled: text::second(status.collector.enrolled_at),
-            batches: text::count(status.batches),
-            events: text::count(status.events),
+            at: text::millisecond(turn.at),
+            host: text::visible(&turn.host).into_owned(),
+            what: match turn.began {
+                Some(Began::First) => "started for the first time",
+                Some(Began::Start) => "started",
+                Some(Began::Crash) => "started after a crash",
+                None => "stopped",
+            },
+            is_crash: turn.began == Some(Began::Crash),
+        }
+    }
+}
+
+impl Collector {
+    fn new(heard: &Heard, now: Timestamp) -> Self {
+        Self {
+            id: heard.collector.collector_id.to_string(),
+            host: text::visible(&heard.collector.host).into_owned(),
+            state: heard.state(now).as_str(),
+            last_seen: heard
+                .last_seen
+                .map_or_else(|| "never".into(), |at| format!("{} ago", collectors::ago(at, now))),
+            clock: collectors::clock(heard.life.unwrap_or_default().clock),
+            enrolled: text::second(heard.collector.enrolled_at),
+            batches: text::count(heard.batches),
+            events: text::count(heard.events),
         }
     }
 }

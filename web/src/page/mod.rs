@@ -22,7 +22,9 @@ pub use results::{Found, Results, ResultsPage};
 use askama::Template;
 use axum::response::{Html, IntoResponse, Response};
 use uuid::Uuid;
+use whence_model::Timestamp;
 
+use crate::collectors;
 use crate::handlers::assets;
 use crate::people::Role;
 use crate::problem::Problem;
@@ -65,6 +67,8 @@ pub struct Shell {
     pub style: String,
     pub script: String,
     pub icon: String,
+    /// What everyone must know who looks at this page.
+    pub notices: Vec<String>,
 }
 
 pub struct Person {
@@ -93,7 +97,14 @@ impl Shell {
             style: assets::url("style.css"),
             script: assets::url("app.js"),
             icon: assets::url("icon.svg"),
+            notices: Vec::new(),
         }
+    }
+
+    /// The same with what is to be said of collectors that are silent.
+    pub async fn with_silence(self, visitor: &Visitor) -> Result<Self, Problem> {
+        let notices = collectors::silence(&visitor.web.heard().await?, Timestamp::now());
+        Ok(Self { notices, ..self })
     }
 }
 

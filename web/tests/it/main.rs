@@ -4,6 +4,7 @@
 
 mod api;
 mod audited;
+mod collectors;
 mod events;
 mod exports;
 mod harness;

@@ -79,6 +79,7 @@ impl Store {
             WHERE span_from < fromUnixTimestamp64Nano({to:Int64}, 'UTC')
                 AND span_to > fromUnixTimestamp64Nano({from:Int64}, 'UTC')
                 AND ({all:Bool} OR instance_id = {instance:UUID})
+                AND ifNull(provider, '') != 'collector'
             ORDER BY instance_id, span_from";
         let query = self.ask(sql).param("from", window.from.0).param("to", window.to.0);
         let query = query.param("all", instance.is_none());

@@ -7,6 +7,7 @@ mod coverage;
 mod events;
 mod facets;
 mod filter;
+mod lives;
 mod report;
 mod sources;
 
@@ -14,8 +15,9 @@ pub use coverage::{InstanceCoverage, Span, UNSETTLED_NS};
 pub use events::{Bucket, Cursor, InvalidCursor, MAX_BUCKETS, MAX_PAGE_ROWS, Page};
 pub use facets::{Facets, MAX_FACET_VALUES};
 pub use filter::{ClientFilter, EventFilter, InvalidClient, Window};
+pub use lives::{CollectorState, Heard, MAX_TURNS, SILENT_NS, Turn};
 pub use report::{AccessReport, AccessRow, FailedLoginRow, MAX_REPORT_ROWS, Totals};
-pub use sources::{CollectorState, CollectorStatus, InstanceRow, SILENT_NS};
+pub use sources::InstanceRow;
 
 use clickhouse::query::Query;
 

@@ -53,7 +53,8 @@ pub async fn spans<F: FnMut(Step)>(
     let end = window.to.min(settled);
     // The order is that of the table, so the rows come as they are read.
     let sql = "SELECT collector_id, instance_id, span_from, span_to FROM coverage
-        WHERE state IN ('watched', 'not_running') AND span_from < fromUnixTimestamp64Nano({to:Int64}, 'UTC')
+        WHERE state IN ('watched', 'not_running') AND ifNull(provider, '') != 'collector'
+            AND span_from < fromUnixTimestamp64Nano({to:Int64}, 'UTC')
             AND ({all_collectors:Bool} OR collector_id = {collector:UUID})
             AND ({all_instances:Bool} OR instance_id = {instance:UUID})
         ORDER BY instance_id, span_from";

@@ -244,7 +244,7 @@ async fn a_time_that_no_one_watched_is_named() {
     assert_eq!(instances.len(), 1);
     assert_eq!((instances[0].state.as_str(), instances[0].last_seen), ("unattachable", at(45)));
     store.enroll_collector(COLLECTOR, "db1", [1; 32]).await.unwrap();
-    let collectors = store.collectors().await.unwrap();
+    let collectors = store.heard().await.unwrap();
     assert_eq!((collectors[0].batches, collectors[0].last_seen), (1, Some(batch.manifest.received_at)));
 }
 
