@@ -61,6 +61,8 @@ async fn a_silent_collector_is_told_of_wherever_somebody_looks() {
     tell(store, "db-silent", &[own_span("db-silent", 125, unsynchronised)]).await;
     let stopped = Life { ended: true, ..living(None) };
     tell(store, "db-stopped", &[own_span("db-stopped", 300, stopped)]).await;
+    // It goes on under another name of its host.
+    tell(store, "db-moved", &[own_span("db-moved", 20, stopped), own_span("db-new", 5, living(None))]).await;
     let revoked = tell(store, "db-revoked", &[own_span("db-revoked", 300, began(Began::First))]).await;
     store.revoke_collector(revoked).await.unwrap();
 
@@ -74,27 +76,31 @@ async fn a_silent_collector_is_told_of_wherever_somebody_looks() {
     }
     let page = service.get(&cookie, "/coverage?from=-1h").await;
     let column = |label: &str| page.texts(&format!(".collectors td[data-label='{label}']"));
-    assert_eq!(column("Host"), ["db-revoked", "db-sends", "db-silent", "db-stopped"]);
-    assert_eq!(column("State"), ["revoked", "sending", "silent", "stopped"]);
+    assert_eq!(column("Host"), ["db-moved", "db-revoked", "db-sends", "db-silent", "db-stopped"]);
+    assert_eq!(column("State"), ["sending", "revoked", "sending", "silent", "stopped"]);
     let clocks = column("Clock");
     assert!(
-        clocks[1].starts_with("synchronised, within 1.5") && clocks[2] == "not synchronised",
+        clocks[2].starts_with("synchronised, within 1.5") && clocks[3] == "not synchronised",
         "{clocks:?}"
     );
     let turns = page.texts(".turns td[data-label=What]");
-    assert_eq!(turns, ["started", "started after a crash", "stopped", "started for the first time"]);
+    assert_eq!(
+        turns,
+        ["stopped", "started", "started after a crash", "stopped", "started for the first time"]
+    );
     // A collector is none of the servers.
     assert!(page.texts(".server").is_empty());
     assert!(page.text.contains("No server is known in this window"));
 
     let answer = service.get_with_token("auditor", "/api/v1/coverage?from=-1h").await.json();
     assert_eq!(answer["instances"], serde_json::json!([]));
-    let silent = &answer["collectors"][2];
+    let silent = &answer["collectors"][3];
     assert_eq!((&silent["state"], &silent["clock"]), (&"silent".into(), &"unsynchronised".into()));
-    assert_eq!(answer["collectors"][1]["clock_error_us"], 1520);
-    assert_eq!(answer["turns"][1]["what"], "crash");
+    assert_eq!(answer["collectors"][2]["clock_error_us"], 1520);
+    assert_eq!(answer["turns"][2]["what"], "crash");
     let metrics = service.call(Method::GET, "/metrics", &[]).await.text;
-    for state in ["sending", "silent", "stopped", "revoked"] {
-        assert!(metrics.contains(&format!("whence_web_collectors{{state=\"{state}\"}} 1")), "{metrics}");
+    for (state, number) in [("sending", 2), ("silent", 1), ("stopped", 1), ("revoked", 1)] {
+        let line = format!("whence_web_collectors{{state=\"{state}\"}} {number}");
+        assert!(metrics.contains(&line), "{metrics}");
     }
 }

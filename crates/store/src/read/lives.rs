@@ -80,6 +80,8 @@ pub struct Turn {
 struct BatchRow {
     #[serde(with = "clickhouse::serde::uuid")]
     collector_id: Uuid,
+    #[serde(with = "clickhouse::serde::uuid")]
+    batch_id: Uuid,
     number: u64,
     events: u64,
     #[serde(with = "codec::timestamp")]
@@ -90,6 +92,8 @@ struct BatchRow {
 struct LifeRow {
     #[serde(with = "clickhouse::serde::uuid")]
     collector_id: Uuid,
+    #[serde(with = "clickhouse::serde::uuid")]
+    batch_id: Uuid,
     life: String,
 }
 
@@ -114,7 +118,7 @@ impl Store {
             let batches = some.iter().map(|collector| {
                 // Read from the end of its part of the table's order.
                 format!(
-                    "SELECT collector_id, number, toUInt64(first_sequence + event_count - 1) AS events, received_at
+                    "SELECT collector_id, batch_id, number, toUInt64(first_sequence + event_count - 1) AS events, received_at
                     FROM batches
                     WHERE collector_id = '{}' ORDER BY number DESC, received_at LIMIT 1",
                     collector.collector_id
@@ -124,7 +128,7 @@ impl Store {
             let spans = some.iter().map(|collector| {
                 let own = InstanceId::of_collector(&collector.host);
                 format!(
-                    "SELECT collector_id, ifNull(detail, '') AS life FROM coverage
+                    "SELECT collector_id, batch_id, ifNull(detail, '') AS life FROM coverage
                     WHERE instance_id = '{own}' AND collector_id = '{}' AND ifNull(provider, '') = 'collector'
                     ORDER BY span_from DESC LIMIT 1",
                     collector.collector_id
@@ -134,12 +138,17 @@ impl Store {
         }
         let heard = collectors.into_iter().map(|collector| {
             let batch = received.iter().find(|row| row.collector_id == collector.collector_id);
-            let life = lives.iter().find(|row| row.collector_id == collector.collector_id);
+            let row = lives.iter().find(|row| row.collector_id == collector.collector_id);
+            let life = row.map(|row| Life::parse(&row.life)).map(|life| Life {
+                // What came after an end is of a new life, which may be filed under another name of the host.
+                ended: life.ended && batch.map(|batch| batch.batch_id) == row.map(|row| row.batch_id),
+                ..life
+            });
             Heard {
                 last_seen: batch.map(|row| row.received_at),
                 batches: batch.map_or(0, |row| row.number),
                 events: batch.map_or(0, |row| row.events),
-                life: life.map(|row| Life::parse(&row.life)),
+                life,
                 collector,
             }
         });
