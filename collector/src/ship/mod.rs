@@ -110,10 +110,13 @@ async fn ship(spool: &SharedSpool, client: &mut Client, metrics: &Metrics, shutd
                 backoff.next()
             }
         };
-        // A stopping collector does not wait for long.
-        let pause = if shutdown.is_cancelled() { pause.min(IDLE) } else { pause };
-        // Cancelled or not: the next turn of the loop decides.
-        let _ = tokio::time::timeout(pause, shutdown.cancelled()).await;
+        if shutdown.is_cancelled() {
+            // A stopping collector does not wait for long, but it waits.
+            tokio::time::sleep(pause.min(IDLE)).await;
+        } else {
+            // Cancelled or not: the next turn of the loop decides.
+            let _ = tokio::time::timeout(pause, shutdown.cancelled()).await;
+        }
     }
 }
 
