@@ -441,8 +441,9 @@ impl Capture {
         self.parts.sealer.is_due(Instant::now()) || holds && self.is_ring_held()
     }
 
+    /// Whether a batch would give much of the ring back to the kernel.
     fn is_ring_held(&self) -> bool {
-        self.parts.ring.held_bytes() >= self.parts.ring.capacity_bytes() / 4
+        self.parts.ring.held_bytes(self.position) >= self.parts.ring.capacity_bytes() / 4
     }
 
     fn take(&mut self, decoded: Result<Decoded, DecodeError>) {

@@ -138,9 +138,9 @@ impl Ring {
         }
     }
 
-    /// Bytes that were given out and not committed.
-    pub fn held_bytes(&self) -> u64 {
-        self.read.saturating_sub(self.consumed())
+    /// Bytes up to `position` that are not committed.
+    pub fn held_bytes(&self, position: u64) -> u64 {
+        position.saturating_sub(self.consumed())
     }
 
     /// Bytes that were written and not committed.
