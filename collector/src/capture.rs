@@ -26,7 +26,7 @@ use crate::policy::Policy;
 use crate::probe::{Attachment, ProbeError, Probes, Ring};
 use crate::seal::{SealedBatch, Sealer};
 use crate::ship::{self, SharedSpool};
-use crate::spool::{Lost, RingMark};
+use crate::spool::{Lost, RingMark, ToldGap};
 use crate::status::{ServerStatus, SpoolStatus, Status};
 use crate::trial::{Look, Refusal, Trials};
 
@@ -115,8 +115,8 @@ pub struct Capture {
     losses_since: Timestamp,
 }
 
-/// Losses to be told: how many, from when to when.
-type Gaps = HashMap<(Server, LossReason), (u64, Timestamp, Timestamp)>;
+/// Lost events to be told: how many, from when to when.
+type Losses = HashMap<(Server, LossReason), (u64, Timestamp, Timestamp)>;
 
 impl Drop for Capture {
     /// However capturing ends, but for [`Capture::stop`], pinned probes stay on for the next collector.
@@ -636,26 +636,35 @@ impl Capture {
     /// Batches that the spool gave up, lost or put aside, as gaps of their servers.
     fn tell_lost_batches(&mut self) {
         let lost = ship::lock(&self.parts.spool).take_lost();
-        let mut gaps = Gaps::new();
+        let (mut losses, mut retold) = (Losses::new(), Vec::new());
         for lost in lost {
             match lost {
-                Lost::Corrupt { events } => {
+                Lost::Corrupt { events, gaps } => {
                     let now = Timestamp::now();
-                    let nobody = self.own_server();
-                    self.tell_gap(nobody, LossReason::SpoolCorrupt, events, (now, now));
+                    if events > 0 {
+                        let nobody = self.own_server();
+                        self.tell_gap(nobody, LossReason::SpoolCorrupt, events, (now, now));
+                    }
+                    retold.extend(gaps);
                 }
-                Lost::Refused { batch } => drop(add_gaps(&batch, LossReason::Refused, &mut gaps)),
+                Lost::Refused { batch } => {
+                    drop(add_losses(&batch, LossReason::Refused, &mut losses, &mut retold));
+                }
                 Lost::Full { batches } => {
                     for batch in batches {
-                        let coverage = add_gaps(&batch, LossReason::SpoolFull, &mut gaps);
+                        let coverage = add_losses(&batch, LossReason::SpoolFull, &mut losses, &mut retold);
                         // It still holds. (That of a refused batch may be what was refused.)
                         self.seal_spans(coverage);
                     }
                 }
             }
         }
-        for ((server, reason), (events, from, to)) in gaps {
+        for ((server, reason), (events, from, to)) in losses {
             self.tell_gap(server, reason, events, (from, to));
+        }
+        // One by one: a verifier counts them against those that are missing.
+        for gap in retold {
+            self.tell_gap(gap.server, gap.reason, gap.events, (gap.from, gap.to));
         }
     }
 
@@ -773,25 +782,25 @@ impl Capture {
     }
 }
 
-/// Adds what a lost batch held, its gaps among it, to `gaps`; the answer is its coverage.
-fn add_gaps(batch: &[u8], reason: LossReason, gaps: &mut Gaps) -> Vec<Coverage> {
+/// Adds the events of a lost batch to `losses` and its gaps to `retold`; the answer is its coverage.
+fn add_losses(
+    batch: &[u8],
+    reason: LossReason,
+    losses: &mut Losses,
+    retold: &mut Vec<ToldGap>,
+) -> Vec<Coverage> {
     let Ok(batch) = whence_wire::decode(batch, &whence_wire::Limits::default()) else {
         tracing::error!("a lost batch cannot be read");
         return Vec::new();
     };
-    // Were it refused again for its gaps, this would never end.
-    let only_gaps = batch.events.iter().all(|event| event.gap.is_some());
-    if reason == LossReason::Refused && only_gaps {
-        tracing::error!(batch = batch.manifest.number, "a batch of gaps was refused");
-        return Vec::new();
-    }
     for event in batch.events {
-        let (reason, events) = event.gap.map_or((reason, 1), |gap| (gap.reason, gap.events));
-        let start = event.started_at;
-        let length = i64::try_from(event.duration_ns.filter(|_| event.gap.is_some()).unwrap_or(0));
-        let end = start.plus_ns(length.unwrap_or(0));
-        let gap = gaps.entry((event.server, reason)).or_insert((0, start, end));
-        *gap = (gap.0 + events, gap.1.min(start), gap.2.max(end));
+        if let Some(gap) = ToldGap::of(&event) {
+            retold.push(gap);
+            continue;
+        }
+        let at = event.started_at;
+        let loss = losses.entry((event.server, reason)).or_insert((0, at, at));
+        *loss = (loss.0 + 1, loss.1.min(at), loss.2.max(at));
     }
     batch.coverage
 }

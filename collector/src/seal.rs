@@ -10,6 +10,7 @@ use whence_model::{CollectorId, Coverage, Event, Sequence, Timestamp};
 use whence_wire::Batch;
 
 use crate::pace::Pace;
+use crate::spool::ToldGap;
 
 /// What comes so soon after a batch's first event is in it too.
 const GATHER: Duration = Duration::from_millis(20);
@@ -23,6 +24,8 @@ pub struct SealedBatch {
     pub first_sequence: Sequence,
     pub event_count: u32,
     pub batch_hash: Hash,
+    /// The gaps among its events.
+    pub gaps: Vec<ToldGap>,
     /// What `whence_wire::encode` made.
     pub bytes: Vec<u8>,
 }
@@ -149,13 +152,14 @@ impl Sealer {
                 return Err(error);
             }
         };
+        let gaps = batch.events.iter().filter_map(ToldGap::of).collect();
         let Link { number, sequence: first_sequence, .. } = self.link;
         let sequence = first_sequence + u64::from(event_count);
         self.link = Link { number: number + 1, sequence, previous_hash: batch_hash };
         self.text_bytes = 0;
         self.waiting_since = None;
         self.sealed_at = Some(Instant::now());
-        Ok(Some(SealedBatch { number, first_sequence, event_count, batch_hash, bytes }))
+        Ok(Some(SealedBatch { number, first_sequence, event_count, batch_hash, gaps, bytes }))
     }
 }
 

@@ -4,7 +4,7 @@ mod build;
 mod fuzz;
 mod kernels;
 mod packages;
-mod tamper;
+mod series;
 mod toolchain;
 
 use anyhow::Result;
@@ -45,6 +45,16 @@ enum Chore {
         #[arg(long)]
         kvm: bool,
     },
+    /// Kill, cut off, hold up, fill and damage the parts of Whence under load, again and again, and see that nothing is lost
+    /// in silence and nothing is there twice. Needs root.
+    Faults {
+        /// How many rounds, of about ten seconds each.
+        #[arg(long, default_value_t = 100)]
+        rounds: u32,
+        /// Seed of the schedule, as an earlier run printed it.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Change a stored audit at random, again and again, and see that `whence verify` would find every change.
     Tamper {
         /// How many changes.
@@ -61,6 +71,7 @@ fn main() -> Result<()> {
         Chore::Ebpf { check } => build::object(check),
         Chore::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Chore::Kernels { versions, kvm } => kernels::run(&versions, kvm),
-        Chore::Tamper { rounds, seed } => tamper::run(rounds, seed),
+        Chore::Faults { rounds, seed } => series::FAULTS.run(rounds, seed),
+        Chore::Tamper { rounds, seed } => series::TAMPER.run(rounds, seed),
     }
 }

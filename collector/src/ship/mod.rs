@@ -158,8 +158,7 @@ async fn ship_one(
     match client.send(waiting).await {
         Answer::Confirmed => {
             metrics.answer_seconds.set(began.elapsed().as_secs_f64());
-            // Given up for room in the meantime, it is not the oldest any more; that its loss is told says too much then.
-            lock(spool).acknowledge(waiting.number)?;
+            lock(spool).confirm(waiting.number)?;
             metrics.batches_shipped.inc();
             metrics.shipped_at_seconds.set(Timestamp::now().0 / 1_000_000_000);
             metrics.events_shipped.inc_by(waiting.events.into());

@@ -4,9 +4,12 @@
 //! spool/
 //!   lock                        held by the collector that uses it
 //!   acknowledged                JSON: the newest confirmed batch; replaced by rename
+//!   newest                      the head of the newest record once more: see the module `newest`
+//!   losses                      JSON: which losses which batch counts: see the module `losses`
 //!   00000000000000000001.spool  a segment, named by the number of its first batch
 //!   quarantine/N.batch          a batch that ingest will never accept, …
 //!   quarantine/N.counted        … and one whose events are counted as lost in a later batch
+//!   quarantine/N.damaged        JSON: a batch that became unreadable before it was confirmed, until it is counted
 //! ```
 //!
 //! A **segment** is a sequence of records, appended to and never changed. A **record** is a head of
@@ -14,25 +17,29 @@
 //! A record is in the spool when [`Spool::append`] has returned: it is then on disk (`fdatasync`), and the ring's
 //! position behind its last event is with it, so that after a crash reading goes on there.
 //!
-//! - Only the last segment is written. At [`SEGMENT_BYTES`] a new one begins.
+//! - Only the last segment is written. At [`SEGMENT_BYTES`], or an eighth of the bytes allowed, a new one begins.
 //! - A segment is deleted when all its batches are confirmed and a later one has begun; so the newest record, from
 //!   which numbering goes on, is always there. (Were it not, `acknowledged` is enough to go on without using a
 //!   number twice.)
 //! - **Torn tail**: a last segment that ends in an incomplete or wrong record is cut behind its last good record.
-//!   What was torn off had not been confirmed to the ring, and is read from there again.
+//!   What was torn off had not been confirmed to the ring, and is read from there again; unless `newest` says that it was
+//!   in the spool: then it was damaged, and is counted as lost.
 //! - **Damage** elsewhere: reading goes on at the next good record. What lies between is counted as lost, by the
-//!   sequence numbers that are missing.
-//! - **Full**: when the batches waiting exceed the bytes allowed, the oldest segment is given up and what it held is
-//!   counted as lost, per server.
+//!   sequence numbers that are missing, unless it had been confirmed.
+//! - **Full**: when the segments exceed the bytes allowed, one is given up and what it held is counted as lost, per
+//!   server: the oldest but one, since a batch of the oldest may be on its way, and be stored after all.
 //! - **Losses** are told by [`Spool::take_lost`], and what they are known by (a given-up segment, a file in quarantine)
-//!   stays until [`Spool::settle_lost`] says that a batch with their count is on disk. After a crash in between they are
-//!   told again, or the segment is shipped after all: a gap may say too much, never too little.
+//!   stays until [`Spool::settle_lost`] says that a batch with their count is on disk. `losses` says before that which
+//!   batch it is, so that after a crash in between nothing is told twice.
 
+mod losses;
+mod newest;
 mod record;
+mod scan;
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -40,17 +47,22 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::seal::{Link, SealedBatch};
+pub use losses::ToldGap;
+use losses::{Entry as LossEntry, Hole, Losses};
+use newest::Newest;
 pub use record::RingMark;
 use record::{HEAD_BYTES, Head};
+use scan::Scan;
 
 /// Size at which a new segment begins.
 const SEGMENT_BYTES: u64 = 16 << 20;
-/// More batches than one segment can hold.
-const MOST_DAMAGED: u64 = SEGMENT_BYTES / HEAD_BYTES as u64;
+/// At least so many segments are made of the bytes allowed.
+const SEGMENTS: u64 = 8;
 const ACKNOWLEDGED: &str = "acknowledged";
 const QUARANTINE: &str = "quarantine";
 const UNCOUNTED: &str = "batch";
 const COUNTED: &str = "counted";
+const DAMAGED: &str = "damaged";
 
 /// The spool cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -70,8 +82,8 @@ pub enum SpoolError {
 pub enum Lost {
     /// The oldest batches were given up for room. They can still be read, to say what they held.
     Full { batches: Vec<Vec<u8>> },
-    /// This many events were in a part of a file that is damaged.
-    Corrupt { events: u64 },
+    /// This many events, and these gaps, were in a part of a file that is damaged.
+    Corrupt { events: u64, gaps: Vec<ToldGap> },
     /// Ingest will never accept this batch.
     Refused { batch: Vec<u8> },
 }
@@ -124,17 +136,34 @@ pub struct Spool {
     waiting: VecDeque<Entry>,
     last: File,
     acknowledged: u64,
+    newest: Newest,
+    losses: Losses,
     /// Not told yet.
     lost: Vec<Lost>,
-    /// Files that hold what is lost, until that is counted: first those not told yet.
-    untold: Vec<LostFile>,
-    told: Vec<LostFile>,
+    /// What is lost and not counted yet: first what is not told yet.
+    untold: Vec<Missing>,
+    told: Vec<Missing>,
+    /// Refused batches of nothing but gaps. Told at once, their gaps would be refused at once, without end.
+    held: Vec<(Missing, Lost)>,
     _lock: Flock<File>,
 }
 
-enum LostFile {
-    Segment(PathBuf),
+/// What a loss is known by, until it is counted.
+enum Missing {
+    /// Batches that are damaged.
+    Hole(Hole),
+    /// A segment that is given up.
+    Segment(PathBuf, Hole),
     Quarantined(PathBuf),
+    /// A note of a batch that became unreadable.
+    Damaged(PathBuf),
+}
+
+/// A note of a batch that became unreadable.
+#[derive(Serialize, Deserialize)]
+struct DamagedBatch {
+    events: u64,
+    gaps: Vec<ToldGap>,
 }
 
 impl Spool {
@@ -148,6 +177,7 @@ impl Spool {
         let lock = File::create(&lock_path).map_err(file_error(&lock_path))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
             .map_err(|_| SpoolError::Locked { path: directory.into() })?;
+        let (newest, noted) = Newest::open(directory)?;
         let mut scan = Scan::default();
         let mut paths = segment_paths(directory)?;
         paths.sort();
@@ -156,13 +186,26 @@ impl Spool {
             scan.segment(path, position + 1 == count)?;
         }
         let acknowledged = read_acknowledged(directory, scan.newest.is_some())?;
+        let confirmed = acknowledged.map_or(0, |acknowledged| acknowledged.number);
+        scan.note_tail(noted, confirmed);
         let link = scan.link(acknowledged.as_ref());
+        let recovery = Recovery { link, ring: scan.ring() };
+        let mut losses = Losses::open(directory);
+        let is_there = |number: u64| number <= confirmed || scan.has(number);
+        losses.retain(|number| number < link.number, is_there);
+        let settled: Vec<LossEntry> = losses.settled(is_there).cloned().collect();
+        for entry in &settled {
+            for hole in &entry.holes {
+                scan.remove(hole)?;
+            }
+            for number in &entry.quarantined {
+                count_quarantined(&quarantine, *number);
+            }
+        }
         let last = match scan.segments.back() {
             Some((_, segment)) => open_to_append(&segment.path)?,
             None => scan.begin(directory, link.number)?,
         };
-        let confirmed = acknowledged.map_or(0, |acknowledged| acknowledged.number);
-        let recovery = Recovery { link, ring: scan.ring() };
         scan.entries.retain(|entry| entry.head.number > confirmed);
         let mut spool = Self {
             directory: directory.into(),
@@ -171,11 +214,20 @@ impl Spool {
             waiting: scan.entries,
             last,
             acknowledged: confirmed,
-            lost: scan.lost,
+            newest,
+            losses,
+            lost: Vec::new(),
             untold: Vec::new(),
             told: Vec::new(),
+            held: Vec::new(),
             _lock: lock,
         };
+        let next_sequence = acknowledged.map_or(0, |acknowledged| acknowledged.next_sequence);
+        for hole in scan.holes {
+            if let Some(hole) = hole.behind(confirmed + 1, next_sequence) {
+                spool.note_hole(hole, &settled);
+            }
+        }
         spool.delete_confirmed()?;
         spool.find_uncounted(&quarantine)?;
         Ok((spool, recovery))
@@ -183,9 +235,11 @@ impl Spool {
 
     /// Writes a batch and returns when it is on disk. What has to be given up for it is told by [`Spool::take_lost`].
     pub fn append(&mut self, batch: &SealedBatch, ring: Option<&RingMark>) -> Result<(), SpoolError> {
-        if self.segments.back().is_none_or(|(_, segment)| segment.bytes >= SEGMENT_BYTES) {
+        let segment_bytes = SEGMENT_BYTES.min(self.limit_bytes / SEGMENTS);
+        if self.segments.back().is_none_or(|(_, segment)| segment.bytes >= segment_bytes) {
             self.roll(batch.number)?;
         }
+        self.enter_losses(batch)?;
         let head = Head::of(batch, ring);
         let Some((first, segment)) = self.segments.back_mut() else { return Ok(()) };
         let start = segment.bytes;
@@ -200,6 +254,7 @@ impl Spool {
             undone.map_err(file_error(&segment.path))?;
             return Err(file_error(&segment.path)(source));
         }
+        self.newest.note(&head);
         segment.bytes += head.record_bytes();
         segment.last_number = batch.number;
         self.waiting.push_back(Entry { head, offset: start + HEAD_BYTES as u64, segment: *first });
@@ -215,15 +270,52 @@ impl Spool {
 
     /// All that was taken is counted in a batch that is on disk.
     pub fn settle_lost(&mut self) {
-        for file in std::mem::take(&mut self.told) {
-            let settled = match &file {
-                LostFile::Segment(path) => fs::remove_file(path),
-                LostFile::Quarantined(path) => fs::rename(path, path.with_extension(COUNTED)),
+        for missing in std::mem::take(&mut self.told) {
+            let (path, settled) = match &missing {
+                Missing::Hole(_) => continue,
+                Missing::Segment(path, _) | Missing::Damaged(path) => (path, fs::remove_file(path)),
+                Missing::Quarantined(path) => (path, fs::rename(path, path.with_extension(COUNTED))),
             };
             if let Err(error) = settled {
-                let (LostFile::Segment(path) | LostFile::Quarantined(path)) = &file;
                 tracing::warn!(file = %path.display(), %error, "what is lost and counted stays in the spool");
             }
+        }
+    }
+
+    /// Notes what `batch`, which comes next, counts.
+    fn enter_losses(&mut self, batch: &SealedBatch) -> Result<(), SpoolError> {
+        if self.told.is_empty() && batch.gaps.is_empty() {
+            return Ok(());
+        }
+        let mut entry = LossEntry {
+            batch: batch.number,
+            gaps: batch.gaps.clone(),
+            holes: Vec::new(),
+            quarantined: Vec::new(),
+        };
+        for missing in &self.told {
+            match missing {
+                Missing::Hole(hole) | Missing::Segment(_, hole) => entry.holes.push(*hole),
+                Missing::Quarantined(path) | Missing::Damaged(path) => {
+                    entry.quarantined.extend(number_of(path));
+                }
+            }
+        }
+        let oldest = self.segments.front().map_or(batch.number, |(first, _)| *first);
+        self.losses.enter(entry, oldest)
+    }
+
+    /// Batches are missing between two good records, or behind the last.
+    fn note_hole(&mut self, hole: Hole, settled: &[LossEntry]) {
+        let (from, to) = hole.sequences;
+        let known = settled.iter().flat_map(|entry| &entry.holes);
+        let counted: u64 =
+            known.map(|known| known.sequences.1.min(to).saturating_sub(known.sequences.0.max(from))).sum();
+        let gaps = self.losses.gaps_in(&hole);
+        let events = (to - from).saturating_sub(counted).saturating_sub(gaps.len() as u64);
+        if events > 0 || !gaps.is_empty() {
+            self.lost.push(Lost::Corrupt { events, gaps });
+            self.untold.push(Missing::Hole(hole));
         }
     }
 
@@ -237,14 +329,23 @@ impl Spool {
         (self.waiting.len(), self.waiting.iter().map(|entry| entry.head.record_bytes()).sum())
     }
 
-    /// Ingest has confirmed batch `number`, the oldest one.
-    pub fn acknowledge(&mut self, number: u64) -> Result<(), SpoolError> {
+    /// Ingest has confirmed batch `number`, the oldest one. What was held back since it refused everything is told now.
+    pub fn confirm(&mut self, number: u64) -> Result<(), SpoolError> {
+        for (missing, lost) in std::mem::take(&mut self.held) {
+            self.untold.push(missing);
+            self.lost.push(lost);
+        }
+        self.acknowledge(number)
+    }
+
+    /// Batch `number`, the oldest one, is not to be shipped any more.
+    fn acknowledge(&mut self, number: u64) -> Result<(), SpoolError> {
         let Some(entry) = self.waiting.front().filter(|entry| entry.head.number == number).copied() else {
             return Ok(());
         };
         let acknowledged = Acknowledged {
             number,
-            next_sequence: entry.head.first_sequence + u64::from(entry.head.event_count),
+            next_sequence: entry.head.next_sequence(),
             batch_hash: entry.head.batch_hash,
         };
         let path = self.directory.join(ACKNOWLEDGED);
@@ -267,37 +368,81 @@ impl Spool {
             let path = self.directory.join(QUARANTINE).join(format!("{number}.{UNCOUNTED}"));
             let mut file = File::create(&path).map_err(file_error(&path))?;
             file.write_all(&waiting.bytes).and_then(|()| file.sync_all()).map_err(file_error(&path))?;
+            let (events, _) = self.held_by(&entry);
             self.acknowledge(number)?;
-            self.untold.push(LostFile::Quarantined(path));
-            self.lost.push(Lost::Refused { batch: waiting.bytes });
+            let (missing, lost) = (Missing::Quarantined(path), Lost::Refused { batch: waiting.bytes });
+            if events == 0 && entry.head.event_count > 0 {
+                self.held.push((missing, lost));
+            } else {
+                self.untold.push(missing);
+                self.lost.push(lost);
+            }
         } else {
+            let (events, gaps) = self.held_by(&entry);
+            let path = self.directory.join(QUARANTINE).join(format!("{number}.{DAMAGED}"));
+            let note = serde_json::to_vec(&DamagedBatch { events, gaps: gaps.clone() })
+                .map_err(|source| SpoolError::Acknowledged { path: path.clone(), source })?;
+            fs::write(&path, note).map_err(file_error(&path))?;
             self.acknowledge(number)?;
-            self.lost.push(Lost::Corrupt { events: entry.head.event_count.into() });
+            self.untold.push(Missing::Damaged(path));
+            self.lost.push(Lost::Corrupt { events, gaps });
         }
         Ok(())
     }
 
-    /// Batches in quarantine whose count no batch in the spool is known to hold.
+    /// How many events a batch holds, and which gaps beside them, without reading it.
+    fn held_by(&self, entry: &Entry) -> (u64, Vec<ToldGap>) {
+        let head = entry.head;
+        let gaps = self.losses.gaps_in(&Hole {
+            batches: (head.number, head.number + 1),
+            sequences: (head.first_sequence, head.next_sequence()),
+        });
+        (u64::from(head.event_count).saturating_sub(gaps.len() as u64), gaps)
+    }
+
+    /// What lies in quarantine and is counted in no batch.
     fn find_uncounted(&mut self, quarantine: &Path) -> Result<(), SpoolError> {
-        for path in files(quarantine, UNCOUNTED)? {
+        for path in self.given_up_files(quarantine, UNCOUNTED)? {
             let batch = fs::read(&path).map_err(file_error(&path))?;
-            self.untold.push(LostFile::Quarantined(path));
+            self.untold.push(Missing::Quarantined(path));
             self.lost.push(Lost::Refused { batch });
         }
+        for path in self.given_up_files(quarantine, DAMAGED)? {
+            let text = fs::read(&path).map_err(file_error(&path))?;
+            if let Ok(DamagedBatch { events, gaps }) = serde_json::from_slice(&text) {
+                self.untold.push(Missing::Damaged(path));
+                self.lost.push(Lost::Corrupt { events, gaps });
+            }
+        }
         Ok(())
+    }
+
+    /// Files of batches that will not be shipped. A crash came before the others were given up: they still will be.
+    fn given_up_files(&self, quarantine: &Path, extension: &str) -> Result<Vec<PathBuf>, SpoolError> {
+        let (given_up, waiting): (Vec<_>, Vec<_>) = files(quarantine, extension)?
+            .into_iter()
+            .partition(|path| number_of(path).is_some_and(|number| number <= self.acknowledged));
+        for path in waiting {
+            fs::remove_file(&path).map_err(file_error(&path))?;
+        }
+        Ok(given_up)
     }
 
     fn read(&self, entry: &Entry) -> Result<Waiting, SpoolError> {
         let number = entry.head.number;
         let segment = self.segments.iter().find(|(first, _)| *first == entry.segment);
         let (_, segment) = segment.ok_or(SpoolError::Damaged { number })?;
-        let failed = file_error(&segment.path);
+        Self::read_from(entry, &segment.path)
+    }
+
+    fn read_from(entry: &Entry, path: &Path) -> Result<Waiting, SpoolError> {
+        let number = entry.head.number;
         let mut bytes = vec![0; entry.head.length as usize];
-        let read = File::open(&segment.path).and_then(|mut file| {
+        let read = File::open(path).and_then(|mut file| {
             file.seek(SeekFrom::Start(entry.offset))?;
             file.read_exact(&mut bytes)
         });
-        read.map_err(failed)?;
+        read.map_err(file_error(path))?;
         if !entry.head.matches(&bytes) {
             return Err(SpoolError::Damaged { number });
         }
@@ -324,107 +469,45 @@ impl Spool {
         Ok(())
     }
 
-    /// Gives up oldest segments until what is left is within the limit.
+    /// Gives up segments until what is left is within the limit, but neither the oldest nor the last.
     fn give_up(&mut self) {
-        while self.segments.len() > 1
+        while self.segments.len() > 2
             && self.segments.iter().map(|(_, segment)| segment.bytes).sum::<u64>() > self.limit_bytes
         {
-            let Some(&(first, _)) = self.segments.front() else { break };
+            let Some((first, segment)) = self.segments.remove(1) else { break };
+            let (given_up, kept) = self.waiting.drain(..).partition(|entry| entry.segment == first);
+            self.waiting = kept;
+            let given_up: VecDeque<Entry> = given_up;
             let mut batches = Vec::new();
-            while let Some(entry) = self.waiting.front().filter(|entry| entry.segment == first).copied() {
-                match self.read(&entry) {
-                    Ok(waiting) => batches.push(waiting.bytes),
-                    Err(_) => self.lost.push(Lost::Corrupt { events: entry.head.event_count.into() }),
+            for entry in &given_up {
+                if let Ok(waiting) = Self::read_from(entry, &segment.path) {
+                    batches.push(waiting.bytes);
+                } else {
+                    let (events, gaps) = self.held_by(entry);
+                    self.lost.push(Lost::Corrupt { events, gaps });
                 }
-                self.waiting.pop_front();
             }
-            if let Some((_, segment)) = self.segments.pop_front() {
-                self.untold.push(LostFile::Segment(segment.path));
+            if let (Some(oldest), Some(newest)) = (given_up.front(), given_up.back()) {
+                let hole = Hole {
+                    batches: (oldest.head.number, newest.head.number + 1),
+                    sequences: (oldest.head.first_sequence, newest.head.next_sequence()),
+                };
+                self.untold.push(Missing::Segment(segment.path, hole));
+                self.lost.push(Lost::Full { batches });
             }
-            self.lost.push(Lost::Full { batches });
         }
     }
 }
 
-/// Reads all segments, oldest first.
-#[derive(Default)]
-struct Scan {
-    segments: VecDeque<(u64, Segment)>,
-    entries: VecDeque<Entry>,
-    newest: Option<Head>,
-    lost: Vec<Lost>,
+fn count_quarantined(quarantine: &Path, number: u64) {
+    let path = |extension: &str| quarantine.join(format!("{number}.{extension}"));
+    // They are not there any more unless a crash came between.
+    let _ = fs::rename(path(UNCOUNTED), path(COUNTED));
+    let _ = fs::remove_file(path(DAMAGED));
 }
 
-impl Scan {
-    fn segment(&mut self, path: PathBuf, is_last: bool) -> Result<(), SpoolError> {
-        let mut bytes = Vec::new();
-        File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(file_error(&path))?;
-        let named: Option<u64> =
-            path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
-        let Some(first) = named else { return Ok(()) };
-        let mut good = 0;
-        let mut last_number = 0;
-        while let Some((at, head)) = self.next_good(&bytes, good) {
-            self.note_missing(&head);
-            self.entries.push_back(Entry { head, offset: (at + HEAD_BYTES) as u64, segment: first });
-            self.newest = Some(head);
-            last_number = head.number;
-            good = at + HEAD_BYTES + head.length as usize;
-        }
-        if is_last && good < bytes.len() {
-            let file = File::options().write(true).open(&path).map_err(file_error(&path))?;
-            file.set_len(good as u64).and_then(|()| file.sync_all()).map_err(file_error(&path))?;
-        }
-        self.segments.push_back((first, Segment { path, bytes: good as u64, last_number }));
-        Ok(())
-    }
-
-    /// The next good record at or behind `from`, and where it is.
-    fn next_good(&self, bytes: &[u8], from: usize) -> Option<(usize, Head)> {
-        let head_at = |at: usize| bytes.get(at..).and_then(Head::decode).map(|head| (at, head));
-        // Past damage: only what bears a number that can follow is worth its checksum.
-        let newest = self.newest.map_or(0, |newest| newest.number);
-        let may_follow = |at: &usize| {
-            let number = bytes.get(*at..).and_then(Head::number);
-            number.is_some_and(|number| number > newest && number - newest < MOST_DAMAGED)
-        };
-        head_at(from).or_else(|| (from + 1..bytes.len()).filter(may_follow).find_map(head_at))
-    }
-
-    /// Sequence numbers that no record has are those of a damaged part.
-    fn note_missing(&mut self, head: &Head) {
-        let Some(newest) = &self.newest else { return };
-        let expected = newest.first_sequence + u64::from(newest.event_count);
-        let events = head.first_sequence.saturating_sub(expected);
-        if events > 0 {
-            self.lost.push(Lost::Corrupt { events });
-        }
-    }
-
-    fn link(&self, acknowledged: Option<&Acknowledged>) -> Link {
-        let confirmed = acknowledged.map_or(Link::FIRST, |acknowledged| Link {
-            number: acknowledged.number + 1,
-            sequence: acknowledged.next_sequence,
-            previous_hash: acknowledged.batch_hash,
-        });
-        let newest = self.newest.as_ref().map_or(Link::FIRST, |newest| Link {
-            number: newest.number + 1,
-            sequence: newest.first_sequence + u64::from(newest.event_count),
-            previous_hash: newest.batch_hash,
-        });
-        if newest.number >= confirmed.number { newest } else { confirmed }
-    }
-
-    fn ring(&self) -> Option<RingMark> {
-        self.newest.as_ref().and_then(Head::ring)
-    }
-
-    fn begin(&mut self, directory: &Path, number: u64) -> Result<File, SpoolError> {
-        let path = segment_path(directory, number);
-        let file = new_segment(&path)?;
-        self.segments.push_back((number, Segment { path, bytes: 0, last_number: 0 }));
-        Ok(file)
-    }
+fn number_of(path: &Path) -> Option<u64> {
+    path.file_stem()?.to_str()?.parse().ok()
 }
 
 fn segment_path(directory: &Path, number: u64) -> PathBuf {

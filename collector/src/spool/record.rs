@@ -51,6 +51,18 @@ impl Head {
         head
     }
 
+    /// The same head of a record with an empty batch.
+    pub fn without_batch(&self) -> Self {
+        let mut head = Self { length: 0, ..*self };
+        head.checksum = head.checksum_with(&[]);
+        head
+    }
+
+    /// Sequence number behind its last event.
+    pub fn next_sequence(&self) -> u64 {
+        self.first_sequence + u64::from(self.event_count)
+    }
+
     pub fn ring(&self) -> Option<RingMark> {
         self.ring
     }

@@ -1,11 +1,14 @@
 //! What the specification says, on a real file system.
 
+use whence_model::{LossReason, Server, Timestamp};
+
 use super::*;
 
 fn batch(number: u64, bytes: usize) -> SealedBatch {
     let first_sequence = (number - 1) * 10 + 1;
     let batch_hash = [u8::try_from(number % 251).unwrap(); 32];
-    SealedBatch { number, first_sequence, event_count: 10, batch_hash, bytes: vec![batch_hash[0]; bytes] }
+    let bytes = vec![batch_hash[0]; bytes];
+    SealedBatch { number, first_sequence, event_count: 10, batch_hash, gaps: Vec::new(), bytes }
 }
 
 fn open(directory: &Path) -> (Spool, Recovery) {
@@ -17,7 +20,7 @@ fn drain(spool: &mut Spool) -> Vec<u64> {
     while let Some(waiting) = spool.oldest().unwrap() {
         assert_eq!(waiting.bytes, batch(waiting.number, waiting.bytes.len()).bytes);
         numbers.push(waiting.number);
-        spool.acknowledge(waiting.number).unwrap();
+        spool.confirm(waiting.number).unwrap();
     }
     numbers
 }
@@ -30,7 +33,7 @@ fn batches_come_out_in_order_and_once() {
     for number in 1..=5 {
         spool.append(&batch(number, 100), None).unwrap();
     }
-    spool.acknowledge(1).unwrap();
+    spool.confirm(1).unwrap();
     drop(spool);
     let (mut spool, recovery) = open(directory.path());
     assert_eq!(recovery.link, Link { number: 6, sequence: 51, previous_hash: [5; 32] });
@@ -56,8 +59,11 @@ fn a_torn_tail_is_cut_at_every_byte() {
         let directory = tempfile::tempdir().unwrap();
         let (mut spool, _) = open(directory.path());
         spool.append(&batch(1, 30), None).unwrap();
+        let newest = fs::read(directory.path().join("newest")).unwrap();
         spool.append(&batch(2, 30), None).unwrap();
         drop(spool);
+        // The crash came before the second append was through.
+        fs::write(directory.path().join("newest"), newest).unwrap();
         let path = segment_path(directory.path(), 1);
         let file = File::options().write(true).open(&path).unwrap();
         file.set_len(file.metadata().unwrap().len() - torn as u64).unwrap();
@@ -85,7 +91,7 @@ fn damage_in_an_older_segment_is_counted() {
     bytes[middle] ^= 1;
     fs::write(&path, bytes).unwrap();
     let (mut spool, _) = open(directory.path());
-    assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10 }]);
+    assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![] }]);
     assert_eq!(drain(&mut spool), [1, 3, 4]);
 }
 
@@ -103,7 +109,7 @@ fn damage_before_good_records_of_the_last_segment_costs_one_batch() {
         bytes[HEAD_BYTES + 50 + damaged_byte] ^= 0x40;
         fs::write(&path, bytes).unwrap();
         let (mut spool, _) = open(directory.path());
-        assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10 }], "byte {damaged_byte}");
+        assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![] }], "byte {damaged_byte}");
         assert_eq!(drain(&mut spool), [1, 3]);
     }
 }
@@ -120,26 +126,137 @@ fn confirmed_segments_are_deleted_but_not_the_last() {
 }
 
 #[test]
-fn a_full_spool_gives_up_its_oldest_and_keeps_it_until_that_is_counted() {
+fn a_full_spool_gives_up_all_but_its_oldest_and_keeps_it_until_that_is_counted() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut spool, _) = Spool::open(directory.path(), 2 * SEGMENT_BYTES).unwrap();
-    let big = usize::try_from(SEGMENT_BYTES).unwrap();
-    for number in 1..=4 {
-        spool.append(&batch(number, big), None).unwrap();
+    let small = 8 * 1000;
+    let (mut spool, _) = Spool::open(directory.path(), small).unwrap();
+    for number in 1..=11 {
+        spool.append(&batch(number, 1000), None).unwrap();
     }
     let given_up: Vec<_> =
-        (1..=3).map(|number| Lost::Full { batches: vec![batch(number, big).bytes] }).collect();
+        (2..=5).map(|number| Lost::Full { batches: vec![batch(number, 1000).bytes] }).collect();
     assert_eq!(spool.take_lost(), given_up);
-    assert_eq!(spool.oldest().unwrap().unwrap().number, 4);
+    // The oldest may be on its way.
+    assert_eq!(spool.oldest().unwrap().unwrap().number, 1);
     drop(spool);
     // Nobody had counted them: they are there, to be shipped or given up again.
-    let (mut spool, _) = Spool::open(directory.path(), 2 * SEGMENT_BYTES).unwrap();
-    assert_eq!(spool.oldest().unwrap().unwrap().number, 1);
-    spool.append(&batch(5, big), None).unwrap();
-    assert_eq!(spool.take_lost().len(), 4);
+    let (mut spool, _) = Spool::open(directory.path(), small).unwrap();
+    assert_eq!(spool.backlog().0, 11);
+    spool.append(&batch(12, 1000), None).unwrap();
+    assert_eq!(spool.take_lost().len(), 5);
+    spool.append(&batch(13, 1000), None).unwrap();
+    // A crash now: the batch with their count is there, so they are not told again, nor shipped.
+    drop(spool);
+    let (mut spool, _) = Spool::open(directory.path(), 1 << 30).unwrap();
+    assert_eq!(spool.take_lost(), []);
+    assert_eq!(drain(&mut spool), [1, 7, 8, 9, 10, 11, 12, 13]);
+}
+
+#[test]
+fn damage_is_told_once_and_not_when_it_was_confirmed_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = open(directory.path());
+    for number in 1..=5 {
+        spool.append(&batch(number, 50), None).unwrap();
+    }
+    spool.confirm(1).unwrap();
+    spool.confirm(2).unwrap();
+    drop(spool);
+    flip(directory.path(), 1, HEAD_BYTES + 50 + 7);
+    flip(directory.path(), 1, 3 * (HEAD_BYTES + 50) + 7);
+    let corrupt = |events| vec![Lost::Corrupt { events, gaps: vec![] }];
+    // Told until a batch counts it.
+    for _ in 0..2 {
+        assert_eq!(open(directory.path()).0.take_lost(), corrupt(10));
+    }
+    let (mut spool, _) = open(directory.path());
+    assert_eq!(spool.take_lost(), corrupt(10));
+    spool.append(&batch(6, 50), None).unwrap();
     spool.settle_lost();
-    assert_eq!(segment_paths(directory.path()).unwrap(), [segment_path(directory.path(), 5)]);
-    assert_eq!(drain(&mut spool), [5]);
+    drop(spool);
+    let (mut spool, _) = open(directory.path());
+    assert_eq!(spool.take_lost(), []);
+    drop(spool);
+    // More of the same place.
+    flip(directory.path(), 1, 4 * (HEAD_BYTES + 50) + 7);
+    let (mut spool, _) = open(directory.path());
+    assert_eq!(spool.take_lost(), corrupt(10));
+    assert_eq!(drain(&mut spool), [3, 6]);
+}
+
+#[test]
+fn the_newest_batch_is_missed_when_it_is_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = open(directory.path());
+    let mark = RingMark { position: 77, ring: [9; 16] };
+    spool.append(&batch(1, 50), None).unwrap();
+    spool.append(&batch(2, 50), Some(&mark)).unwrap();
+    drop(spool);
+    flip(directory.path(), 1, HEAD_BYTES + 50 + 7);
+    let (mut spool, recovery) = open(directory.path());
+    assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![] }]);
+    let link = Link { number: 3, sequence: 21, previous_hash: [2; 32] };
+    assert_eq!(recovery, Recovery { link, ring: Some(mark) });
+    spool.append(&batch(3, 50), None).unwrap();
+    spool.settle_lost();
+    drop(spool);
+    let (mut spool, _) = open(directory.path());
+    assert_eq!((spool.take_lost(), drain(&mut spool)), (vec![], vec![1, 3]));
+}
+
+fn gap() -> ToldGap {
+    ToldGap {
+        server: Server {
+            host: "db1".into(),
+            instance: whence_model::InstanceId(uuid::Uuid::from_u128(1)),
+            product: "MariaDB".into(),
+            version: None,
+            address: None,
+            port: None,
+            process_id: 7,
+            process_started_at: Timestamp(1),
+        },
+        reason: LossReason::RingFull,
+        events: 1000,
+        from: Timestamp(1),
+        to: Timestamp(2),
+    }
+}
+
+#[test]
+fn a_refused_batch_of_gaps_is_told_when_batches_are_accepted_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = open(directory.path());
+    spool.append(&SealedBatch { gaps: vec![gap(); 10], ..batch(1, 50) }, None).unwrap();
+    spool.append(&batch(2, 50), None).unwrap();
+    spool.quarantine(1).unwrap();
+    assert_eq!(spool.take_lost(), []);
+    spool.confirm(2).unwrap();
+    assert_eq!(spool.take_lost(), [Lost::Refused { batch: batch(1, 50).bytes }]);
+}
+
+#[test]
+fn a_gap_in_a_damaged_batch_is_told_again() {
+    let gap = gap();
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = open(directory.path());
+    spool.append(&batch(1, 50), None).unwrap();
+    spool.append(&SealedBatch { gaps: vec![gap.clone()], ..batch(2, 50) }, None).unwrap();
+    spool.append(&batch(3, 50), None).unwrap();
+    drop(spool);
+    flip(directory.path(), 1, HEAD_BYTES + 50 + 7);
+    let (mut spool, _) = open(directory.path());
+    assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 9, gaps: vec![gap.clone()] }]);
+    spool.append(&SealedBatch { gaps: vec![gap], ..batch(4, 50) }, None).unwrap();
+    drop(spool);
+    assert_eq!(open(directory.path()).0.take_lost(), []);
+}
+
+fn flip(directory: &Path, segment: u64, at: usize) {
+    let path = segment_path(directory, segment);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[at] ^= 0x10;
+    fs::write(&path, bytes).unwrap();
 }
 
 #[test]
@@ -172,7 +289,7 @@ fn a_damaged_note_of_what_is_confirmed_costs_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (mut spool, _) = open(directory.path());
     spool.append(&batch(1, 10), None).unwrap();
-    spool.acknowledge(1).unwrap();
+    spool.confirm(1).unwrap();
     drop(spool);
     fs::write(directory.path().join(ACKNOWLEDGED), "").unwrap();
     let (mut spool, recovery) = open(directory.path());

@@ -26,7 +26,7 @@ struct Hole {
     events: u64,
     /// How many of these the collector declared to have lost in its spool.
     declared: u64,
-    /// Other gaps, which it told of again: the lost batches held them.
+    /// Gaps since: the lost batches may have held as many, which it told of again.
     retold: u64,
 }
 
@@ -92,11 +92,12 @@ impl Links {
 
     /// Takes a gap that the collector signed: it may account for batches that are missing before it.
     pub fn declare(&mut self, gap: Gap) {
-        let from_spool = matches!(gap.reason, LossReason::SpoolFull | LossReason::SpoolCorrupt);
+        let from_spool =
+            matches!(gap.reason, LossReason::SpoolFull | LossReason::SpoolCorrupt | LossReason::Refused);
         let mut events = gap.events;
         for hole in self.holes.iter_mut().filter(|hole| !hole.is_declared()) {
+            hole.retold += 1;
             if !from_spool {
-                hole.retold += 1;
                 return;
             }
             let taken = events.min(hole.events - hole.declared);
@@ -132,8 +133,7 @@ impl Links {
                 format!("not there; the collector signed that it lost them ({events} events)")
             }
             _ => format!(
-                "not there, with {events} events, of which {} were declared lost afterwards: removed, or refused \
-                 by ingest and in quarantine on the collector's host",
+                "not there, with {events} events, of which {} were declared lost afterwards: removed",
                 hole.declared
             ),
         };

@@ -1,0 +1,136 @@
+//! Reading a spool back at the start: which records are good, what is missing between them, where to go on.
+
+use std::collections::{HashSet, VecDeque};
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use super::losses::Hole;
+use super::record::{HEAD_BYTES, Head, RingMark};
+use super::{Acknowledged, Entry, SEGMENT_BYTES, Segment, SpoolError, file_error, new_segment, segment_path};
+use crate::seal::Link;
+
+/// More batches than one segment can hold.
+const MOST_DAMAGED: u64 = SEGMENT_BYTES / HEAD_BYTES as u64;
+
+/// Reads all segments, oldest first.
+#[derive(Default)]
+pub struct Scan {
+    pub segments: VecDeque<(u64, Segment)>,
+    pub entries: VecDeque<Entry>,
+    pub newest: Option<Head>,
+    /// Batches that are missing between two records, or behind the last.
+    pub holes: Vec<Hole>,
+    numbers: HashSet<u64>,
+}
+
+impl Scan {
+    pub fn segment(&mut self, path: PathBuf, is_last: bool) -> Result<(), SpoolError> {
+        let mut bytes = Vec::new();
+        File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(file_error(&path))?;
+        let named: Option<u64> =
+            path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+        let Some(first) = named else { return Ok(()) };
+        let mut good = 0;
+        let mut last_number = 0;
+        while let Some((at, head)) = self.next_good(&bytes, good) {
+            self.note_missing(&head);
+            self.entries.push_back(Entry { head, offset: (at + HEAD_BYTES) as u64, segment: first });
+            self.numbers.insert(head.number);
+            self.newest = Some(head);
+            last_number = head.number;
+            good = at + HEAD_BYTES + head.length as usize;
+        }
+        if is_last && good < bytes.len() {
+            let file = File::options().write(true).open(&path).map_err(file_error(&path))?;
+            file.set_len(good as u64).and_then(|()| file.sync_all()).map_err(file_error(&path))?;
+        }
+        self.segments.push_back((first, Segment { path, bytes: good as u64, last_number }));
+        Ok(())
+    }
+
+    /// The next good record at or behind `from`, and where it is.
+    fn next_good(&self, bytes: &[u8], from: usize) -> Option<(usize, Head)> {
+        let head_at = |at: usize| bytes.get(at..).and_then(Head::decode).map(|head| (at, head));
+        // Past damage: only what bears a number that can follow is worth its checksum.
+        let newest = self.newest.map_or(0, |newest| newest.number);
+        let may_follow = |at: &usize| {
+            let number = bytes.get(*at..).and_then(Head::number);
+            number.is_some_and(|number| number > newest && number - newest < MOST_DAMAGED)
+        };
+        head_at(from).or_else(|| (from + 1..bytes.len()).filter(may_follow).find_map(head_at))
+    }
+
+    /// Numbers that no record has are those of a damaged part, or of a segment that was given up.
+    fn note_missing(&mut self, head: &Head) {
+        let Some(newest) = &self.newest else { return };
+        let expected = newest.next_sequence();
+        if head.number > newest.number + 1 {
+            let sequences = (expected, head.first_sequence.max(expected));
+            self.holes.push(Hole { batches: (newest.number + 1, head.number), sequences });
+        }
+    }
+
+    /// What was in the spool behind the last good record, when `noted` is the newest that ever was.
+    pub fn note_tail(&mut self, noted: Option<Head>, confirmed: u64) {
+        let Some(noted) = noted else { return };
+        if self.newest.is_some_and(|newest| newest.number >= noted.number) {
+            return;
+        }
+        let (number, sequence) =
+            self.newest.map_or((1, 1), |newest| (newest.number + 1, newest.next_sequence()));
+        if noted.number > confirmed {
+            let batches = (number, noted.number + 1);
+            self.holes.push(Hole { batches, sequences: (sequence, noted.next_sequence()) });
+        }
+        self.newest = Some(noted);
+    }
+
+    pub fn has(&self, number: u64) -> bool {
+        self.numbers.contains(&number)
+    }
+
+    /// Removes the segments whose batches all lie in a hole that is counted, but never the last one.
+    pub fn remove(&mut self, hole: &Hole) -> Result<(), SpoolError> {
+        let is_gone = |(first, segment): &(u64, Segment)| {
+            hole.has_batch(*first) && (segment.last_number == 0 || hole.has_batch(segment.last_number))
+        };
+        let mut position = 0;
+        while position + 1 < self.segments.len() {
+            if !self.segments.get(position).is_some_and(is_gone) {
+                position += 1;
+                continue;
+            }
+            if let Some((first, segment)) = self.segments.remove(position) {
+                fs::remove_file(&segment.path).map_err(file_error(&segment.path))?;
+                self.entries.retain(|entry| entry.segment != first);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn link(&self, acknowledged: Option<&Acknowledged>) -> Link {
+        let confirmed = acknowledged.map_or(Link::FIRST, |acknowledged| Link {
+            number: acknowledged.number + 1,
+            sequence: acknowledged.next_sequence,
+            previous_hash: acknowledged.batch_hash,
+        });
+        let newest = self.newest.as_ref().map_or(Link::FIRST, |newest| Link {
+            number: newest.number + 1,
+            sequence: newest.next_sequence(),
+            previous_hash: newest.batch_hash,
+        });
+        if newest.number >= confirmed.number { newest } else { confirmed }
+    }
+
+    pub fn ring(&self) -> Option<RingMark> {
+        self.newest.as_ref().and_then(Head::ring)
+    }
+
+    pub fn begin(&mut self, directory: &Path, number: u64) -> Result<File, SpoolError> {
+        let path = segment_path(directory, number);
+        let file = new_segment(&path)?;
+        self.segments.push_back((number, Segment { path, bytes: 0, last_number: 0 }));
+        Ok(file)
+    }
+}
