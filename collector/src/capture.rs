@@ -636,23 +636,27 @@ impl Capture {
     /// Batches that the spool gave up, lost or put aside, as gaps of their servers.
     fn tell_lost_batches(&mut self) {
         let lost = ship::lock(&self.parts.spool).take_lost();
+        if lost.is_empty() {
+            return;
+        }
+        let nobody = self.own_server();
         let (mut losses, mut retold) = (Losses::new(), Vec::new());
         for lost in lost {
             match lost {
                 Lost::Corrupt { events, gaps } => {
                     let now = Timestamp::now();
                     if events > 0 {
-                        let nobody = self.own_server();
-                        self.tell_gap(nobody, LossReason::SpoolCorrupt, events, (now, now));
+                        self.tell_gap(nobody.clone(), LossReason::SpoolCorrupt, events, (now, now));
                     }
                     retold.extend(gaps);
                 }
                 Lost::Refused { batch } => {
-                    drop(add_losses(&batch, LossReason::Refused, &mut losses, &mut retold));
+                    drop(add_losses(&batch, LossReason::Refused, &nobody, &mut losses, &mut retold));
                 }
                 Lost::Full { batches } => {
                     for batch in batches {
-                        let coverage = add_losses(&batch, LossReason::SpoolFull, &mut losses, &mut retold);
+                        let coverage =
+                            add_losses(&batch, LossReason::SpoolFull, &nobody, &mut losses, &mut retold);
                         // It still holds. (That of a refused batch may be what was refused.)
                         self.seal_spans(coverage);
                     }
@@ -662,7 +666,6 @@ impl Capture {
         for ((server, reason), (events, from, to)) in losses {
             self.tell_gap(server, reason, events, (from, to));
         }
-        // One by one: a verifier counts them against those that are missing.
         for gap in retold {
             self.tell_gap(gap.server, gap.reason, gap.events, (gap.from, gap.to));
         }
@@ -786,6 +789,7 @@ impl Capture {
 fn add_losses(
     batch: &[u8],
     reason: LossReason,
+    nobody: &Server,
     losses: &mut Losses,
     retold: &mut Vec<ToldGap>,
 ) -> Vec<Coverage> {
@@ -794,12 +798,14 @@ fn add_losses(
         return Vec::new();
     };
     for event in batch.events {
+        let at = event.started_at;
+        let mut server = event.server.clone();
         if let Some(gap) = ToldGap::of(&event) {
             retold.push(gap);
-            continue;
+            // Its number has no event now, which nothing but the collector has lost.
+            server = nobody.clone();
         }
-        let at = event.started_at;
-        let loss = losses.entry((event.server, reason)).or_insert((0, at, at));
+        let loss = losses.entry((server, reason)).or_insert((0, at, at));
         *loss = (loss.0 + 1, loss.1.min(at), loss.2.max(at));
     }
     batch.coverage

@@ -82,7 +82,7 @@ pub enum SpoolError {
 pub enum Lost {
     /// The oldest batches were given up for room. They can still be read, to say what they held.
     Full { batches: Vec<Vec<u8>> },
-    /// This many events, and these gaps, were in a part of a file that is damaged.
+    /// This many events, these gaps among them, were in a part of a file that is damaged.
     Corrupt { events: u64, gaps: Vec<ToldGap> },
     /// Ingest will never accept this batch.
     Refused { batch: Vec<u8> },
@@ -312,7 +312,7 @@ impl Spool {
         let counted: u64 =
             known.map(|known| known.sequences.1.min(to).saturating_sub(known.sequences.0.max(from))).sum();
         let gaps = self.losses.gaps_in(&hole);
-        let events = (to - from).saturating_sub(counted).saturating_sub(gaps.len() as u64);
+        let events = (to - from).saturating_sub(counted);
         if events > 0 || !gaps.is_empty() {
             self.lost.push(Lost::Corrupt { events, gaps });
             self.untold.push(Missing::Hole(hole));
@@ -368,10 +368,10 @@ impl Spool {
             let path = self.directory.join(QUARANTINE).join(format!("{number}.{UNCOUNTED}"));
             let mut file = File::create(&path).map_err(file_error(&path))?;
             file.write_all(&waiting.bytes).and_then(|()| file.sync_all()).map_err(file_error(&path))?;
-            let (events, _) = self.held_by(&entry);
+            let (events, gaps) = self.held_by(&entry);
             self.acknowledge(number)?;
             let (missing, lost) = (Missing::Quarantined(path), Lost::Refused { batch: waiting.bytes });
-            if events == 0 && entry.head.event_count > 0 {
+            if events > 0 && events == gaps.len() as u64 {
                 self.held.push((missing, lost));
             } else {
                 self.untold.push(missing);
@@ -390,14 +390,14 @@ impl Spool {
         Ok(())
     }
 
-    /// How many events a batch holds, and which gaps beside them, without reading it.
+    /// How many events a batch holds, and which of them are gaps, without reading it.
     fn held_by(&self, entry: &Entry) -> (u64, Vec<ToldGap>) {
         let head = entry.head;
         let gaps = self.losses.gaps_in(&Hole {
             batches: (head.number, head.number + 1),
             sequences: (head.first_sequence, head.next_sequence()),
         });
-        (u64::from(head.event_count).saturating_sub(gaps.len() as u64), gaps)
+        (u64::from(head.event_count), gaps)
     }
 
     /// What lies in quarantine and is counted in no batch.

@@ -246,7 +246,7 @@ fn a_gap_in_a_damaged_batch_is_told_again() {
     drop(spool);
     flip(directory.path(), 1, HEAD_BYTES + 50 + 7);
     let (mut spool, _) = open(directory.path());
-    assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 9, gaps: vec![gap.clone()] }]);
+    assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![gap.clone()] }]);
     spool.append(&SealedBatch { gaps: vec![gap], ..batch(4, 50) }, None).unwrap();
     drop(spool);
     assert_eq!(open(directory.path()).0.take_lost(), []);

@@ -92,7 +92,7 @@ fn collect(
         let batch = whence_wire::decode(&waiting.bytes, &whence_wire::Limits::default()).unwrap();
         events.extend(batch.events.into_iter().filter(|event| event.server.process_id == pid));
         coverage.extend(batch.coverage.into_iter().filter(|span| span.server.process_id == pid));
-        spool.acknowledge(waiting.number).unwrap();
+        spool.confirm(waiting.number).unwrap();
     }
     (events, coverage, detail)
 }
