@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use whence_bench::client::{Address, Client, command};
+use whence_testkit::client::command;
+use whence_testkit::{Address, Client};
 
 const CLIENTS: u32 = 3;
 /// Between two commands of a client; the answer takes its time too.
@@ -107,7 +108,7 @@ fn statement(text: &str) -> String {
 }
 
 fn log_in(port: u16) -> Option<Client> {
-    let mut client = Client::connect(&Address::Tcp { from: Ipv4Addr::LOCALHOST, port }).ok()?;
+    let mut client = Client::connect(&Address::Tcp { from: Ipv4Addr::LOCALHOST.into(), port }).ok()?;
     client.log_in("root", &[], "").ok()?;
     Some(client)
 }

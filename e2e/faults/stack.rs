@@ -1,10 +1,11 @@
 //! All of Whence, each part a process of its own, with a network path and a disk that can fail between any two of them.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rand::Rng as _;
@@ -69,11 +70,9 @@ impl Stack {
         let clock = directory.join("clock");
         std::fs::write(&clock, "+0\n")?;
 
-        let engine_address = free_address()?;
-        let ingest_addresses = [free_address()?, free_address()?];
-        let web_address = free_address()?;
+        let [engine_address, first, second, web_address] = free_addresses()?;
+        let ingest_addresses = [first, second];
         let open = |to, other| runtime.block_on(Link::open(to, other));
-        let [first, second] = ingest_addresses;
         let to_ingest = [open(first, second)?, open(second, first)?];
         let to_store = [open(engine_address, engine_address)?, open(engine_address, engine_address)?];
 
@@ -330,14 +329,18 @@ fn fake_time() -> anyhow::Result<String> {
 /// What a batch is written to, in this order.
 pub const TABLES: [&str; 3] = ["events", "coverage", "batches"];
 
-/// An address for a part that comes and goes: outside of what others are given by chance.
-fn free_address() -> anyhow::Result<SocketAddr> {
+/// Addresses for parts that come and go: outside of what others are given by chance.
+fn free_addresses<const COUNT: usize>() -> anyhow::Result<[SocketAddr; COUNT]> {
     let mut random = rand::thread_rng();
+    // All of them are held until the last is found, or two would be the same.
+    let mut held = Vec::new();
     for _ in 0..1000 {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, random.gen_range(15_000..30_000)));
-        if TcpListener::bind(address).is_ok() {
-            return Ok(address);
+        let port = random.gen_range(15_000..30_000);
+        held.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+        if held.len() == COUNT {
+            let addresses = held.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+            return addresses.try_into().map_err(|_| anyhow!("as many as were wanted"));
         }
     }
-    bail!("there is no free port on this machine")
+    bail!("there are no {COUNT} free ports on this machine")
 }

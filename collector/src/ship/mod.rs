@@ -180,6 +180,7 @@ async fn ship_one(
         },
         Answer::OutOfOrder { last } if last + 1 < waiting.number => {
             tracing::error!(from = last + 1, to = waiting.number - 1, "batches are missing for good");
+            lock(spool).declare_missing(last + 1, waiting.number - 1);
             client.declare_missing(last + 1, waiting.number - 1);
             Ok(Some(backoff.next()))
         }

@@ -30,7 +30,10 @@
 //!   server: the oldest but one, since a batch of the oldest may be on its way, and be stored after all.
 //! - **Losses** are told by [`Spool::take_lost`], and what they are known by (a given-up segment, a file in quarantine)
 //!   stays until [`Spool::settle_lost`] says that a batch with their count is on disk. `losses` says before that which
-//!   batch it is, so that after a crash in between nothing is told twice.
+//!   batch it is, so that after a crash in between nothing is told twice. Batches behind damage or a given-up segment are
+//!   not shipped before: once a later one is confirmed, nothing on disk would tell of those that never were.
+//! - **Refused** batches go to quarantine. They are lost when ingest says that it misses them, or at the next start: an
+//!   ingest that takes the next batch without a word has them, since its answer was lost and the refusal came after.
 
 mod losses;
 mod newest;
@@ -143,8 +146,8 @@ pub struct Spool {
     /// What is lost and not counted yet: first what is not told yet.
     untold: Vec<Missing>,
     told: Vec<Missing>,
-    /// Refused batches of nothing but gaps. Told at once, their gaps would be refused at once, without end.
-    held: Vec<(Missing, Lost)>,
+    /// Refused batches of which it will be known with the next answer whether ingest has them all the same.
+    held: Vec<Refused>,
     _lock: Flock<File>,
 }
 
@@ -157,6 +160,13 @@ enum Missing {
     Quarantined(PathBuf),
     /// A note of a batch that became unreadable.
     Damaged(PathBuf),
+}
+
+/// A batch in quarantine.
+struct Refused {
+    number: u64,
+    path: PathBuf,
+    batch: Vec<u8>,
 }
 
 /// A note of a batch that became unreadable.
@@ -319,9 +329,18 @@ impl Spool {
         }
     }
 
-    /// The oldest batch that is not confirmed.
+    /// The oldest batch that is not confirmed. None also while losses of before it are not counted yet: were it confirmed,
+    /// nothing would tell of them after a crash.
     pub fn oldest(&self) -> Result<Option<Waiting>, SpoolError> {
-        self.waiting.front().map(|entry| self.read(entry)).transpose()
+        let Some(entry) = self.waiting.front() else { return Ok(None) };
+        let is_before = |missing: &Missing| match missing {
+            Missing::Hole(hole) | Missing::Segment(_, hole) => hole.batches.0 < entry.head.number,
+            Missing::Quarantined(_) | Missing::Damaged(_) => false,
+        };
+        if self.untold.iter().chain(&self.told).any(is_before) {
+            return Ok(None);
+        }
+        self.read(entry).map(Some)
     }
 
     /// Batches and bytes that are not confirmed.
@@ -329,13 +348,26 @@ impl Spool {
         (self.waiting.len(), self.waiting.iter().map(|entry| entry.head.record_bytes()).sum())
     }
 
-    /// Ingest has confirmed batch `number`, the oldest one. What was held back since it refused everything is told now.
+    /// Ingest has confirmed batch `number`, the oldest one.
+    ///
+    /// It takes no batch that does not follow the one before, unless that was declared missing. So it has those that were
+    /// put aside meanwhile and not declared missing: it had taken them, its answer was lost, and the next was a refusal.
     pub fn confirm(&mut self, number: u64) -> Result<(), SpoolError> {
-        for (missing, lost) in std::mem::take(&mut self.held) {
-            self.untold.push(missing);
-            self.lost.push(lost);
+        for refused in std::mem::take(&mut self.held) {
+            tracing::info!(batch = refused.number, "ingest has a batch that was refused when it came again");
+            fs::remove_file(&refused.path).map_err(file_error(&refused.path))?;
         }
         self.acknowledge(number)
+    }
+
+    /// Ingest does not have batches `from` to `to`. Those that were put aside are lost.
+    pub fn declare_missing(&mut self, from: u64, to: u64) {
+        let missing = |refused: &mut Refused| (from..=to).contains(&refused.number);
+        let lost: Vec<Refused> = self.held.extract_if(.., missing).collect();
+        for Refused { path, batch, .. } in lost {
+            self.untold.push(Missing::Quarantined(path));
+            self.lost.push(Lost::Refused { batch });
+        }
     }
 
     /// Batch `number`, the oldest one, is not to be shipped any more.
@@ -368,15 +400,8 @@ impl Spool {
             let path = self.directory.join(QUARANTINE).join(format!("{number}.{UNCOUNTED}"));
             let mut file = File::create(&path).map_err(file_error(&path))?;
             file.write_all(&waiting.bytes).and_then(|()| file.sync_all()).map_err(file_error(&path))?;
-            let (events, gaps) = self.held_by(&entry);
             self.acknowledge(number)?;
-            let (missing, lost) = (Missing::Quarantined(path), Lost::Refused { batch: waiting.bytes });
-            if events > 0 && events == gaps.len() as u64 {
-                self.held.push((missing, lost));
-            } else {
-                self.untold.push(missing);
-                self.lost.push(lost);
-            }
+            self.held.push(Refused { number, path, batch: waiting.bytes });
         } else {
             let (events, gaps) = self.held_by(&entry);
             let path = self.directory.join(QUARANTINE).join(format!("{number}.{DAMAGED}"));

@@ -15,6 +15,12 @@ fn open(directory: &Path) -> (Spool, Recovery) {
     Spool::open(directory, 1 << 30).unwrap()
 }
 
+/// Puts batch `number` into the spool, which counts what was taken as lost.
+fn count_lost(spool: &mut Spool, number: u64) {
+    spool.append(&batch(number, 50), None).unwrap();
+    spool.settle_lost();
+}
+
 fn drain(spool: &mut Spool) -> Vec<u64> {
     let mut numbers = Vec::new();
     while let Some(waiting) = spool.oldest().unwrap() {
@@ -92,7 +98,8 @@ fn damage_in_an_older_segment_is_counted() {
     fs::write(&path, bytes).unwrap();
     let (mut spool, _) = open(directory.path());
     assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![] }]);
-    assert_eq!(drain(&mut spool), [1, 3, 4]);
+    count_lost(&mut spool, 5);
+    assert_eq!(drain(&mut spool), [1, 3, 4, 5]);
 }
 
 #[test]
@@ -110,7 +117,8 @@ fn damage_before_good_records_of_the_last_segment_costs_one_batch() {
         fs::write(&path, bytes).unwrap();
         let (mut spool, _) = open(directory.path());
         assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![] }], "byte {damaged_byte}");
-        assert_eq!(drain(&mut spool), [1, 3]);
+        count_lost(&mut spool, 4);
+        assert_eq!(drain(&mut spool), [1, 3, 4]);
     }
 }
 
@@ -181,7 +189,8 @@ fn damage_is_told_once_and_not_when_it_was_confirmed_before() {
     flip(directory.path(), 1, 4 * (HEAD_BYTES + 50) + 7);
     let (mut spool, _) = open(directory.path());
     assert_eq!(spool.take_lost(), corrupt(10));
-    assert_eq!(drain(&mut spool), [3, 6]);
+    count_lost(&mut spool, 7);
+    assert_eq!(drain(&mut spool), [3, 6, 7]);
 }
 
 #[test]
@@ -215,6 +224,7 @@ fn gap() -> ToldGap {
             port: None,
             process_id: 7,
             process_started_at: Timestamp(1),
+            container_id: None,
         },
         reason: LossReason::RingFull,
         events: 1000,
@@ -224,15 +234,50 @@ fn gap() -> ToldGap {
 }
 
 #[test]
-fn a_refused_batch_of_gaps_is_told_when_batches_are_accepted_again() {
+fn a_refused_batch_is_lost_when_ingest_says_that_it_is_missing_and_only_then() {
     let directory = tempfile::tempdir().unwrap();
     let (mut spool, _) = open(directory.path());
-    spool.append(&SealedBatch { gaps: vec![gap(); 10], ..batch(1, 50) }, None).unwrap();
-    spool.append(&batch(2, 50), None).unwrap();
+    for number in 1..=4 {
+        spool.append(&batch(number, 50), None).unwrap();
+    }
     spool.quarantine(1).unwrap();
+    spool.quarantine(2).unwrap();
     assert_eq!(spool.take_lost(), []);
-    spool.confirm(2).unwrap();
-    assert_eq!(spool.take_lost(), [Lost::Refused { batch: batch(1, 50).bytes }]);
+    // It has the first, and the second never came.
+    spool.declare_missing(2, 2);
+    spool.confirm(3).unwrap();
+    assert_eq!(spool.take_lost(), [Lost::Refused { batch: batch(2, 50).bytes }]);
+    assert_eq!(files(&directory.path().join(QUARANTINE), UNCOUNTED).unwrap().len(), 1);
+}
+
+#[test]
+fn what_was_given_up_is_not_forgotten_when_later_batches_could_be_shipped_before_it_is_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = Spool::open(directory.path(), 8 * 1000).unwrap();
+    for number in 1..=9 {
+        spool.append(&batch(number, 1000), None).unwrap();
+    }
+    // The second and third are given up. The way to ingest is free again, and the collector is stopped.
+    assert_eq!(drain(&mut spool), [1]);
+    drop(spool);
+    let (mut spool, _) = open(directory.path());
+    assert_eq!((spool.take_lost(), drain(&mut spool)), (vec![], vec![2, 3, 4, 5, 6, 7, 8, 9]));
+}
+
+#[test]
+fn damage_is_not_forgotten_when_later_batches_could_be_shipped_before_it_is_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = open(directory.path());
+    for number in 1..=3 {
+        spool.append(&batch(number, 50), None).unwrap();
+    }
+    drop(spool);
+    flip(directory.path(), 1, HEAD_BYTES + 50 + 7);
+    for _ in 0..2 {
+        let (mut spool, _) = open(directory.path());
+        assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![] }]);
+        drain(&mut spool);
+    }
 }
 
 #[test]
@@ -274,6 +319,7 @@ fn a_batch_that_is_never_accepted_is_put_aside_and_told_until_it_is_counted() {
     spool.append(&batch(2, 10), None).unwrap();
     spool.quarantine(1).unwrap();
     assert_eq!(fs::read(directory.path().join("quarantine/1.batch")).unwrap(), batch(1, 10).bytes);
+    spool.declare_missing(1, 1);
     assert_eq!(drain(&mut spool), [2]);
     drop(spool);
     let (mut spool, _) = open(directory.path());

@@ -109,7 +109,7 @@ pub fn tell_spool(report: &Report) -> Result<()> {
     while let Some(waiting) = spool.oldest()? {
         let batch = whence_wire::decode(&waiting.bytes, &whence_wire::Limits::default())?;
         batch.events.iter().try_for_each(|event| tell(report, event))?;
-        spool.acknowledge(waiting.number)?;
+        spool.confirm(waiting.number)?;
     }
     Ok(())
 }
