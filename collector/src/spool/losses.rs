@@ -1,8 +1,8 @@
 //! Which losses which batch counts: the file `losses` beside the segments, written one step ahead of them.
 //!
-//! A batch that tells of losses is entered here before it is appended. At the next start its entry counts when the batch
-//! is there, or was confirmed; then what it counts is not told again. Was the batch itself damaged since, its gaps are told
-//! again from here.
+//! A batch that tells of losses is entered here before it is appended. At the next start what it counts is not told
+//! again, unless it never came to be appended. Was the batch itself damaged since, its gaps are told again from here, and
+//! so on: a loss is always counted by the newest batch that tells of it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,11 +69,14 @@ pub struct Entry {
 pub struct Losses {
     path: PathBuf,
     entries: Vec<Entry>,
+    /// The file has entries of batches that were never appended.
+    is_stale: bool,
 }
 
 impl Losses {
-    /// The entries in `directory`. A file that cannot be read is as good as none: losses are told again.
-    pub fn open(directory: &Path) -> Self {
+    /// The entries in `directory` of batches before `next`, the next to be appended. A file that cannot be read is as good
+    /// as none: losses are told again.
+    pub fn open(directory: &Path, next: u64) -> Self {
         let path = directory.join(FILE);
         let entries = fs::read(&path).ok().and_then(|text| match serde_json::from_slice(&text) {
             Ok(entries) => Some(entries),
@@ -82,37 +85,54 @@ impl Losses {
                 None
             }
         });
-        Self { path, entries: entries.unwrap_or_default() }
+        let mut entries: Vec<Entry> = entries.unwrap_or_default();
+        let before = entries.len();
+        entries.retain(|entry| entry.batch < next);
+        Self { path, is_stale: entries.len() < before, entries }
     }
 
-    /// Forgets the entries of batches that are not there, and of those whose count was taken over by one that is.
-    ///
-    /// `was_appended`: whether there ever was a batch of this number; `is_there`: whether it is in the spool or confirmed.
-    pub fn retain(&mut self, was_appended: impl Fn(u64) -> bool, is_there: impl Fn(u64) -> bool) {
-        self.entries.retain(|entry| was_appended(entry.batch));
-        let holes: Vec<Hole> = self.settled(is_there).flat_map(|entry| entry.holes.clone()).collect();
-        self.entries.retain(|entry| !holes.iter().any(|hole| hole.has_batch(entry.batch)));
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
-    /// Entries of batches that are there.
-    pub fn settled(&self, is_there: impl Fn(u64) -> bool) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().filter(move |entry| is_there(entry.batch))
-    }
-
-    /// The gaps in batches of `hole`.
+    /// The gaps in batches of `hole`, but for those that a later batch has told again.
     pub fn gaps_in(&self, hole: &Hole) -> Vec<ToldGap> {
-        let inside = self.entries.iter().filter(|entry| hole.has_batch(entry.batch));
+        let is_told_again = |batch: u64| self.holes().any(|hole| hole.has_batch(batch));
+        let inside =
+            self.entries.iter().filter(|entry| hole.has_batch(entry.batch) && !is_told_again(entry.batch));
         inside.flat_map(|entry| entry.gaps.clone()).collect()
     }
 
-    /// Enters a batch that is about to be appended. What lies before `oldest`, the oldest number of any record in the
-    /// spool, is forgotten: it will never be missed.
+    /// How many sequence numbers of `hole` no batch counts.
+    pub fn not_counted_in(&self, hole: &Hole) -> u64 {
+        let (mut from, to) = hole.sequences;
+        let mut counted: Vec<(u64, u64)> = self.holes().map(|hole| hole.sequences).collect();
+        counted.sort_unstable();
+        let mut events = 0;
+        // They may overlap: more of a place may be damaged later.
+        for (counted_from, counted_to) in counted {
+            events += counted_from.min(to).saturating_sub(from);
+            from = from.max(counted_to);
+        }
+        events + to.saturating_sub(from)
+    }
+
+    fn holes(&self) -> impl Iterator<Item = &Hole> {
+        self.entries.iter().flat_map(|entry| &entry.holes)
+    }
+
+    /// Enters a batch that is about to be appended, if it counts anything. What lies before `oldest`, the oldest number
+    /// that can be missed, is forgotten.
     pub fn enter(&mut self, entry: Entry, oldest: u64) -> Result<(), SpoolError> {
+        let counts = !(entry.gaps.is_empty() && entry.holes.is_empty() && entry.quarantined.is_empty());
+        if !counts && !self.is_stale {
+            return Ok(());
+        }
         let mut entries = self.entries.clone();
         let is_past =
             |entry: &Entry| entry.batch < oldest && entry.holes.iter().all(|hole| hole.batches.1 <= oldest);
         entries.retain(|known| known.batch != entry.batch && !is_past(known));
-        entries.push(entry);
+        entries.extend(counts.then_some(entry));
         let partial = self.path.with_extension("partial");
         // Not synced: were it lost with the power, a loss would be told once more.
         serde_json::to_vec(&entries)
@@ -121,6 +141,7 @@ impl Losses {
             .and_then(|()| fs::rename(&partial, &self.path))
             .map_err(file_error(&self.path))?;
         self.entries = entries;
+        self.is_stale = false;
         Ok(())
     }
 }

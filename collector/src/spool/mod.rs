@@ -115,6 +115,14 @@ struct Acknowledged {
     batch_hash: [u8; 32],
 }
 
+impl Acknowledged {
+    const NONE: Self = Self {
+        number: Link::FIRST.number - 1,
+        next_sequence: Link::FIRST.sequence,
+        batch_hash: Link::FIRST.previous_hash,
+    };
+}
+
 struct Segment {
     path: PathBuf,
     bytes: u64,
@@ -195,16 +203,16 @@ impl Spool {
         for (position, path) in paths.into_iter().enumerate() {
             scan.segment(path, position + 1 == count)?;
         }
-        let acknowledged = read_acknowledged(directory, scan.newest.is_some())?;
+        let acknowledged = read_acknowledged(directory, &scan)?;
         let confirmed = acknowledged.map_or(0, |acknowledged| acknowledged.number);
+        if let Some(acknowledged) = &acknowledged {
+            scan.note_before(acknowledged);
+        }
         scan.note_tail(noted, confirmed);
         let link = scan.link(acknowledged.as_ref());
         let recovery = Recovery { link, ring: scan.ring() };
-        let mut losses = Losses::open(directory);
-        let is_there = |number: u64| number <= confirmed || scan.has(number);
-        losses.retain(|number| number < link.number, is_there);
-        let settled: Vec<LossEntry> = losses.settled(is_there).cloned().collect();
-        for entry in &settled {
+        let losses = Losses::open(directory, link.number);
+        for entry in losses.entries() {
             for hole in &entry.holes {
                 scan.remove(hole)?;
             }
@@ -235,7 +243,7 @@ impl Spool {
         let next_sequence = acknowledged.map_or(0, |acknowledged| acknowledged.next_sequence);
         for hole in scan.holes {
             if let Some(hole) = hole.behind(confirmed + 1, next_sequence) {
-                spool.note_hole(hole, &settled);
+                spool.note_hole(hole);
             }
         }
         spool.delete_confirmed()?;
@@ -294,9 +302,6 @@ impl Spool {
 
     /// Notes what `batch`, which comes next, counts.
     fn enter_losses(&mut self, batch: &SealedBatch) -> Result<(), SpoolError> {
-        if self.told.is_empty() && batch.gaps.is_empty() {
-            return Ok(());
-        }
         let mut entry = LossEntry {
             batch: batch.number,
             gaps: batch.gaps.clone(),
@@ -312,17 +317,13 @@ impl Spool {
             }
         }
         let oldest = self.segments.front().map_or(batch.number, |(first, _)| *first);
-        self.losses.enter(entry, oldest)
+        self.losses.enter(entry, oldest.min(self.acknowledged + 1))
     }
 
-    /// Batches are missing between two good records, or behind the last.
-    fn note_hole(&mut self, hole: Hole, settled: &[LossEntry]) {
-        let (from, to) = hole.sequences;
-        let known = settled.iter().flat_map(|entry| &entry.holes);
-        let counted: u64 =
-            known.map(|known| known.sequences.1.min(to).saturating_sub(known.sequences.0.max(from))).sum();
+    /// Batches are missing between two good records, before the first or behind the last.
+    fn note_hole(&mut self, hole: Hole) {
         let gaps = self.losses.gaps_in(&hole);
-        let events = (to - from).saturating_sub(counted);
+        let events = self.losses.not_counted_in(&hole);
         if events > 0 || !gaps.is_empty() {
             self.lost.push(Lost::Corrupt { events, gaps });
             self.untold.push(Missing::Hole(hole));
@@ -514,11 +515,14 @@ impl Spool {
             }
             if let (Some(oldest), Some(newest)) = (given_up.front(), given_up.back()) {
                 let hole = Hole {
-                    batches: (oldest.head.number, newest.head.number + 1),
+                    // From the number in its name: what of it is damaged is told already.
+                    batches: (first, newest.head.number + 1),
                     sequences: (oldest.head.first_sequence, newest.head.next_sequence()),
                 };
                 self.untold.push(Missing::Segment(segment.path, hole));
                 self.lost.push(Lost::Full { batches });
+            } else if let Err(error) = fs::remove_file(&segment.path) {
+                tracing::warn!(file = %segment.path.display(), %error, "a segment without a batch stays in the spool");
             }
         }
     }
@@ -567,18 +571,21 @@ fn open_to_append(path: &Path) -> Result<File, SpoolError> {
     Ok(file)
 }
 
-/// The newest confirmed batch. Where the segments tell how to go on (`has_records`), a damaged file is as good as none:
-/// what was confirmed is sent again, and ingest knows it.
-fn read_acknowledged(directory: &Path, has_records: bool) -> Result<Option<Acknowledged>, SpoolError> {
+/// The newest confirmed batch; none before the first. Where the segments tell how to go on, a damaged file, or one that is
+/// missing though batches have been confirmed, says nothing: what was confirmed is sent again, and ingest knows it.
+fn read_acknowledged(directory: &Path, scan: &Scan) -> Result<Option<Acknowledged>, SpoolError> {
     let path = directory.join(ACKNOWLEDGED);
     let text = match fs::read(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let is_whole = scan.segments.front().is_none_or(|(first, _)| *first == Link::FIRST.number);
+            return Ok(is_whole.then_some(Acknowledged::NONE));
+        }
         Err(source) => return Err(SpoolError::File { path, source }),
     };
     match serde_json::from_slice(&text) {
         Ok(acknowledged) => Ok(Some(acknowledged)),
-        Err(source) if has_records => {
+        Err(source) if scan.newest.is_some() => {
             tracing::warn!(file = %path.display(), error = %source, "damaged, going on without it");
             Ok(None)
         }

@@ -1,6 +1,6 @@
 //! Reading a spool back at the start: which records are good, what is missing between them, where to go on.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -19,9 +19,8 @@ pub struct Scan {
     pub segments: VecDeque<(u64, Segment)>,
     pub entries: VecDeque<Entry>,
     pub newest: Option<Head>,
-    /// Batches that are missing between two records, or behind the last.
+    /// Batches that are missing before the first record, between two, or behind the last.
     pub holes: Vec<Hole>,
-    numbers: HashSet<u64>,
 }
 
 impl Scan {
@@ -36,7 +35,6 @@ impl Scan {
         while let Some((at, head)) = self.next_good(&bytes, good) {
             self.note_missing(&head);
             self.entries.push_back(Entry { head, offset: (at + HEAD_BYTES) as u64, segment: first });
-            self.numbers.insert(head.number);
             self.newest = Some(head);
             last_number = head.number;
             good = at + HEAD_BYTES + head.length as usize;
@@ -71,6 +69,15 @@ impl Scan {
         }
     }
 
+    /// The batches between the newest that was confirmed and the first good record: given up, or damaged.
+    pub fn note_before(&mut self, acknowledged: &Acknowledged) {
+        let Some(first) = self.entries.front().map(|entry| entry.head) else { return };
+        let sequences = (acknowledged.next_sequence, first.first_sequence.max(acknowledged.next_sequence));
+        if first.number > acknowledged.number + 1 {
+            self.holes.insert(0, Hole { batches: (acknowledged.number + 1, first.number), sequences });
+        }
+    }
+
     /// What was in the spool behind the last good record, when `noted` is the newest that ever was.
     pub fn note_tail(&mut self, noted: Option<Head>, confirmed: u64) {
         let Some(noted) = noted else { return };
@@ -84,10 +91,6 @@ impl Scan {
             self.holes.push(Hole { batches, sequences: (sequence, noted.next_sequence()) });
         }
         self.newest = Some(noted);
-    }
-
-    pub fn has(&self, number: u64) -> bool {
-        self.numbers.contains(&number)
     }
 
     /// Removes the segments whose batches all lie in a hole that is counted, but never the last one.

@@ -345,3 +345,72 @@ fn a_damaged_note_of_what_is_confirmed_costs_nothing() {
     fs::write(directory.path().join(ACKNOWLEDGED), "").unwrap();
     assert!(matches!(Spool::open(directory.path(), 1), Err(SpoolError::Acknowledged { .. })));
 }
+
+#[test]
+fn damage_to_the_oldest_batches_is_counted() {
+    for confirmed in [0, 2] {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut spool, _) = Spool::open(directory.path(), 1000).unwrap();
+        for number in 1..=5 {
+            // Each in a segment of its own; those that are confirmed are deleted.
+            spool.append(&batch(number, 50), None).unwrap();
+            if number <= confirmed {
+                spool.confirm(number).unwrap();
+            }
+        }
+        drop(spool);
+        flip(directory.path(), confirmed + 1, 7);
+        let (mut spool, _) = open(directory.path());
+        assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![] }], "{confirmed} confirmed");
+        count_lost(&mut spool, 6);
+        assert_eq!(drain(&mut spool), (confirmed + 2..=6).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_loss_is_told_by_the_newest_batch_that_tells_of_it_and_by_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = Spool::open(directory.path(), 1000).unwrap();
+    for number in 1..=8 {
+        spool.append(&batch(number, 50), None).unwrap();
+    }
+    // The second is given up, and the ninth tells it.
+    assert_eq!(spool.take_lost(), [Lost::Full { batches: vec![batch(2, 50).bytes] }]);
+    let told = SealedBatch { gaps: vec![gap()], ..batch(9, 50) };
+    spool.append(&told, None).unwrap();
+    spool.settle_lost();
+    drop(spool);
+    // The ninth is damaged: its gap is told again, by the tenth, and not the second as well.
+    flip(directory.path(), 9, 7);
+    let (mut spool, _) = open(directory.path());
+    assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![gap()] }]);
+    spool.append(&SealedBatch { gaps: vec![gap(); 2], ..batch(10, 50) }, None).unwrap();
+    spool.settle_lost();
+    drop(spool);
+    assert_eq!(open(directory.path()).0.take_lost(), []);
+    // The tenth is damaged too: what it tells now comes once, and the second and the ninth not beside it.
+    flip(directory.path(), 9, 7);
+    let (mut spool, _) = open(directory.path());
+    assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![gap(); 2] }]);
+}
+
+#[test]
+fn a_batch_that_was_never_appended_counts_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = open(directory.path());
+    spool.append(&batch(1, 50), None).unwrap();
+    spool.quarantine(1).unwrap();
+    spool.declare_missing(1, 1);
+    assert_eq!(spool.take_lost().len(), 1);
+    let newest = fs::read(directory.path().join("newest")).unwrap();
+    let length = fs::metadata(segment_path(directory.path(), 1)).unwrap().len();
+    spool.append(&SealedBatch { gaps: vec![gap()], ..batch(2, 50) }, None).unwrap();
+    drop(spool);
+    // A crash before the second was on disk; then it is another, and tells of nothing.
+    fs::write(directory.path().join("newest"), newest).unwrap();
+    File::options().write(true).open(segment_path(directory.path(), 1)).unwrap().set_len(length).unwrap();
+    let (mut spool, _) = open(directory.path());
+    spool.append(&batch(2, 50), None).unwrap();
+    drop(spool);
+    assert_eq!(open(directory.path()).0.take_lost(), [Lost::Refused { batch: batch(1, 50).bytes }]);
+}
