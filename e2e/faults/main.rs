@@ -3,8 +3,8 @@
 //! After each round of faults everything that the database executed must be stored exactly once or be counted in a gap,
 //! the coverage must add up, and `whence verify` must be content.
 //!
-//! `cargo xtask faults --rounds N [--seed S]` runs more of it. A seed makes the same series of faults again; what they
-//! meet is decided by the clocks of this machine.
+//! `cargo xtask faults --rounds N [--seed S] [--first F]` runs more of it. A seed makes the same series of faults again; what
+//! they meet is decided by the clocks of this machine. `F` leaves the rounds before it out, to come to one of them at once.
 
 mod audit;
 mod disk;
@@ -27,6 +27,7 @@ use crate::schedule::Schedule;
 const SEED: u64 = 20_261_125;
 const ROUNDS_VARIABLE: &str = "WHENCE_FAULT_ROUNDS";
 const SEED_VARIABLE: &str = "WHENCE_FAULT_SEED";
+const FIRST_VARIABLE: &str = "WHENCE_FAULT_FIRST";
 
 /// As many rounds as the variable says; without it, until every kind of fault has come once.
 #[test]
@@ -35,6 +36,10 @@ fn nothing_is_lost_in_silence_and_nothing_is_there_twice() {
     let (wanted, seed) = (number(ROUNDS_VARIABLE), number(SEED_VARIABLE).unwrap_or(SEED));
     println!("seed {seed}");
     let mut schedule = Schedule::new(StdRng::seed_from_u64(seed));
+    for _ in 1..number(FIRST_VARIABLE).unwrap_or(1) {
+        schedule.next_round();
+        schedule.closes_spans();
+    }
     let mut rounds = Rounds::start(seed).unwrap();
     loop {
         let faults = schedule.next_round();

@@ -35,7 +35,8 @@ impl Rounds {
         let directory = tempfile::Builder::new().prefix("whence-faults-").tempdir()?;
         let database = MariaDb::start()?;
         let stack = Stack::start(directory.path())?;
-        let mark = format!("faults {seed:x}");
+        // Whence records every server of this machine, those of another run of this test too.
+        let mark = format!("faults {seed:x} of {}", std::process::id());
         let judge = Judge::new(&mark);
         Ok(Self { stack, database, judge, mark, done: 0, findings: 0, directory: Some(directory) })
     }

@@ -54,6 +54,9 @@ enum Chore {
         /// Seed of the schedule, as an earlier run printed it.
         #[arg(long)]
         seed: Option<u64>,
+        /// Which round of the schedule is the first.
+        #[arg(long)]
+        first: Option<u64>,
     },
     /// Change a stored audit at random, again and again, and see that `whence verify` would find every change.
     Tamper {
@@ -71,7 +74,7 @@ fn main() -> Result<()> {
         Chore::Ebpf { check } => build::object(check),
         Chore::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Chore::Kernels { versions, kvm } => kernels::run(&versions, kvm),
-        Chore::Faults { rounds, seed } => series::FAULTS.run(rounds, seed),
-        Chore::Tamper { rounds, seed } => series::TAMPER.run(rounds, seed),
+        Chore::Faults { rounds, seed, first } => series::FAULTS.run(rounds, seed, first),
+        Chore::Tamper { rounds, seed } => series::TAMPER.run(rounds, seed, None),
     }
 }

@@ -38,12 +38,14 @@ pub struct Series {
 
 impl Series {
     /// Runs it, and ends with its result.
-    pub fn run(&self, rounds: u32, seed: Option<u64>) -> Result<()> {
+    pub fn run(&self, rounds: u32, seed: Option<u64>, first: Option<u64>) -> Result<()> {
         let mut command = Command::new(toolchain::cargo());
         command.args(["test", "--quiet"]).args(self.target).args(["--", "--exact", self.test, "--nocapture"]);
         command.env(format!("{}_ROUNDS", self.variables), rounds.to_string());
-        if let Some(seed) = seed {
-            command.env(format!("{}_SEED", self.variables), seed.to_string());
+        for (name, number) in [("SEED", seed), ("FIRST", first)] {
+            if let Some(number) = number {
+                command.env(format!("{}_{name}", self.variables), number.to_string());
+            }
         }
         let mut child = command.stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
         let output = child.stdout.take().context("cargo has no output")?;
