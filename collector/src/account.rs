@@ -284,16 +284,23 @@ impl Accounts {
         }
     }
 
+    /// The open account of a process. Also that of one which the collector before this one knew and nobody has looked at
+    /// yet: a collector that is told to stop reads what there is of it all the same.
+    fn open_account(&mut self, tgid: u32) -> Option<&mut Account> {
+        let former = self.former.iter_mut().find(|former| former.server.process_id == tgid);
+        self.running.get_mut(&tgid).or(former)
+    }
+
     /// One more event of `tgid` is in a batch.
     pub fn count_stored(&mut self, tgid: u32) {
-        if let Some(account) = self.running.get_mut(&tgid) {
+        if let Some(account) = self.open_account(tgid) {
             account.stored += 1;
         }
     }
 
     /// One more event of `tgid` was left out by `rule`.
     pub fn count_filtered(&mut self, tgid: u32, rule: &str) {
-        let Some(account) = self.running.get_mut(&tgid) else { return };
+        let Some(account) = self.open_account(tgid) else { return };
         match account.filtered.get_mut(rule) {
             Some(events) => *events += 1,
             None => _ = account.filtered.insert(rule.to_owned(), 1),
@@ -520,6 +527,22 @@ mod tests {
             let span = next.checkpoint(Timestamp(60)).remove(0);
             assert_eq!((span.from, span.stored), (Timestamp(10), stored), "batch {newest} in the spool");
         }
+    }
+
+    #[test]
+    fn what_is_read_before_anyone_looked_is_counted_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut accounts = open(directory.path(), 0);
+        watch(&mut accounts, 10, false);
+        accounts.save(1).unwrap();
+        // Started and told to stop at once: it reads the ring, and looks at no server.
+        let mut next = open(directory.path(), 1);
+        next.count_stored(7);
+        next.save(2).unwrap();
+        let mut third = open(directory.path(), 2);
+        watch(&mut third, 50, true);
+        let span = third.checkpoint(Timestamp(60)).remove(0);
+        assert_eq!((span.from, span.stored), (Timestamp(10), 1));
     }
 
     #[test]
