@@ -1,6 +1,7 @@
 //! The collector's life: everything is opened, three parts run (discover, capture, ship), and end in that order.
 
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +31,10 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         None => None,
     };
     let table = Table::load(settings.offsets.as_deref())?;
-    let (spool, recovery) = Spool::open(&settings.spool_dir, settings.spool_bytes)?;
+    let (mut spool, recovery) = Spool::open(&settings.spool_dir, settings.spool_bytes)?;
+    if let Some(days) = settings.spool_days {
+        spool.limit_age(Duration::from_hours(24) * days);
+    }
     let identity = Identity::load_or_create(&settings.spool_dir)?;
     let mut probes = Probes::load(&Config {
         ring_bytes: settings.ring_bytes,

@@ -27,6 +27,10 @@ pub struct Settings {
     /// Most bytes that the spool may hold; beyond it the oldest batches are given up and counted as lost.
     #[arg(long, env = "WHENCE_SPOOL_BYTES", value_name = "BYTES", default_value_t = 4 << 30)]
     pub spool_bytes: u64,
+    /// Days for which batches that cannot be shipped are kept; then they are given up and counted as lost, but for the oldest
+    /// file of the spool and the newest. Without it they are kept as long as there is room.
+    #[arg(long, env = "WHENCE_SPOOL_DAYS", value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub spool_days: Option<u32>,
     /// Bytes of the ring between the kernel and the collector; a power of two.
     #[arg(long, env = "WHENCE_RING_BYTES", value_name = "BYTES", default_value_t = 16 << 20)]
     pub ring_bytes: u32,

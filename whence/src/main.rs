@@ -11,6 +11,7 @@ mod ingest;
 mod migrate;
 mod people;
 mod retention;
+mod spool;
 mod terminal;
 mod up;
 mod verify;
@@ -56,6 +57,9 @@ enum Command {
     /// List the collectors that enrolled, and revoke them.
     #[command(subcommand)]
     Collectors(collectors::Action),
+    /// Show what lies in the spool of this host's collector, repair it, or export it.
+    #[command(subcommand)]
+    Spool(spool::Action),
     /// Receive batches from collectors, check them and write them to ClickHouse.
     Ingest(ingest::Settings),
     /// Serve the pages and the API.
@@ -111,6 +115,7 @@ fn main() -> ExitCode {
         Command::EngineChild(settings) => return engine::child(settings),
         Command::Verify(settings) => return verify::run(settings),
         Command::Doctor(settings) => return doctor::run(settings),
+        Command::Spool(action) => return spool::run(action),
         _ => whence_service::logs::init(),
     }
     // Before there is a second thread.
@@ -157,6 +162,6 @@ async fn run(command: Command, config: Option<&Path>) -> anyhow::Result<()> {
         Command::Heads(settings) => heads::run(settings).await,
         Command::Retention(settings) => retention::run(settings).await,
         Command::Engine(settings) => engine::run(settings).await,
-        Command::EngineChild(_) | Command::Verify(_) | Command::Doctor(_) => Ok(()),
+        Command::EngineChild(_) | Command::Verify(_) | Command::Doctor(_) | Command::Spool(_) => Ok(()),
     }
 }

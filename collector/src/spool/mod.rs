@@ -18,7 +18,7 @@
 //! position behind its last event is with it, so that after a crash reading goes on there.
 //!
 //! - Only the last segment is written. At [`SEGMENT_BYTES`], or an eighth of the bytes allowed, a new one begins.
-//! - A segment is deleted when all its batches are confirmed and a later one has begun; so the newest record, from
+//! - A segment is deleted when all its batches are confirmed and a later one has a record; so the newest record, from
 //!   which numbering goes on, is always there. (Were it not, `acknowledged` is enough to go on without using a
 //!   number twice.)
 //! - **Torn tail**: a last segment that ends in an incomplete or wrong record is cut behind its last good record.
@@ -28,6 +28,8 @@
 //!   sequence numbers that are missing, unless it had been confirmed.
 //! - **Full**: when the segments exceed the bytes allowed, one is given up and what it held is counted as lost, per
 //!   server: the oldest but one, since a batch of the oldest may be on its way, and be stored after all.
+//! - **Age**: where a limit is set, what was written longer ago is given up in the same way, segment by segment, when the
+//!   next batch is appended.
 //! - **Losses** are told by [`Spool::take_lost`], and what they are known by (a given-up segment, a file in quarantine)
 //!   stays until [`Spool::settle_lost`] says that a batch with their count is on disk. `losses` says before that which
 //!   batch it is, so that after a crash in between nothing is told twice. Batches behind damage or a given-up segment are
@@ -35,6 +37,7 @@
 //! - **Refused** batches go to quarantine. They are lost when ingest says that it misses them, or at the next start: an
 //!   ingest that takes the next batch without a word has them, since its answer was lost and the refusal came after.
 
+pub mod inspect;
 mod losses;
 mod newest;
 mod record;
@@ -45,6 +48,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -61,6 +65,7 @@ use scan::Scan;
 const SEGMENT_BYTES: u64 = 16 << 20;
 /// At least so many segments are made of the bytes allowed.
 const SEGMENTS: u64 = 8;
+const LOCK: &str = "lock";
 const ACKNOWLEDGED: &str = "acknowledged";
 const QUARANTINE: &str = "quarantine";
 const UNCOUNTED: &str = "batch";
@@ -127,9 +132,23 @@ struct Segment {
     path: PathBuf,
     bytes: u64,
     last_number: u64,
+    /// When its newest record was written.
+    written: Instant,
 }
 
-#[derive(Clone, Copy)]
+impl Segment {
+    fn begin(path: PathBuf) -> Self {
+        Self { path, bytes: 0, last_number: 0, written: Instant::now() }
+    }
+
+    /// The last batch that it holds, or held, when the next segment begins with `next`: one that is damaged throughout may
+    /// have held all up to that.
+    fn last_before(&self, next: u64) -> u64 {
+        if self.last_number == 0 { next - 1 } else { self.last_number }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
 struct Entry {
     head: Head,
     /// Where its batch begins in its segment.
@@ -142,6 +161,7 @@ struct Entry {
 pub struct Spool {
     directory: PathBuf,
     limit_bytes: u64,
+    limit_age: Option<Duration>,
     segments: VecDeque<(u64, Segment)>,
     /// Batches that are not confirmed, in order.
     waiting: VecDeque<Entry>,
@@ -191,7 +211,7 @@ impl Spool {
         // What is in it was said to a database, by name.
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&quarantine);
         made.map_err(file_error(&quarantine))?;
-        let lock_path = directory.join("lock");
+        let lock_path = directory.join(LOCK);
         let lock = File::create(&lock_path).map_err(file_error(&lock_path))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
             .map_err(|_| SpoolError::Locked { path: directory.into() })?;
@@ -207,6 +227,10 @@ impl Spool {
         let confirmed = acknowledged.map_or(0, |acknowledged| acknowledged.number);
         if let Some(acknowledged) = &acknowledged {
             scan.note_before(acknowledged);
+            if !directory.join(ACKNOWLEDGED).exists() {
+                // So that a first segment that is missing later is known to be.
+                write_acknowledged(directory, acknowledged)?;
+            }
         }
         scan.note_tail(noted, confirmed);
         let link = scan.link(acknowledged.as_ref());
@@ -228,6 +252,7 @@ impl Spool {
         let mut spool = Self {
             directory: directory.into(),
             limit_bytes,
+            limit_age: None,
             segments: scan.segments,
             waiting: scan.entries,
             last,
@@ -249,6 +274,11 @@ impl Spool {
         spool.delete_confirmed()?;
         spool.find_uncounted(&quarantine)?;
         Ok((spool, recovery))
+    }
+
+    /// From now on, what is older than `age` is given up as if there were no room for it.
+    pub fn limit_age(&mut self, age: Duration) {
+        self.limit_age = Some(age);
     }
 
     /// Writes a batch and returns when it is on disk. What has to be given up for it is told by [`Spool::take_lost`].
@@ -275,6 +305,7 @@ impl Spool {
         self.newest.note(&head);
         segment.bytes += head.record_bytes();
         segment.last_number = batch.number;
+        segment.written = Instant::now();
         self.waiting.push_back(Entry { head, offset: start + HEAD_BYTES as u64, segment: *first });
         self.give_up();
         Ok(())
@@ -381,12 +412,7 @@ impl Spool {
             next_sequence: entry.head.next_sequence(),
             batch_hash: entry.head.batch_hash,
         };
-        let path = self.directory.join(ACKNOWLEDGED);
-        let partial = path.with_extension("partial");
-        let text = serde_json::to_vec(&acknowledged)
-            .map_err(|source| SpoolError::Acknowledged { path: path.clone(), source })?;
-        // Not synced: were it lost, the batch would be sent again, and ingest knows it.
-        fs::write(&partial, text).and_then(|()| fs::rename(&partial, &path)).map_err(file_error(&path))?;
+        write_acknowledged(&self.directory, &acknowledged)?;
         self.waiting.pop_front();
         self.acknowledged = number;
         self.delete_confirmed()
@@ -399,21 +425,32 @@ impl Spool {
         };
         if let Ok(waiting) = self.read(&entry) {
             let path = self.directory.join(QUARANTINE).join(format!("{number}.{UNCOUNTED}"));
-            let mut file = File::create(&path).map_err(file_error(&path))?;
-            file.write_all(&waiting.bytes).and_then(|()| file.sync_all()).map_err(file_error(&path))?;
-            self.acknowledge(number)?;
+            self.put_aside(number, &path, &waiting.bytes)?;
             self.held.push(Refused { number, path, batch: waiting.bytes });
         } else {
             let (events, gaps) = self.held_by(&entry);
             let path = self.directory.join(QUARANTINE).join(format!("{number}.{DAMAGED}"));
             let note = serde_json::to_vec(&DamagedBatch { events, gaps: gaps.clone() })
                 .map_err(|source| SpoolError::Acknowledged { path: path.clone(), source })?;
-            fs::write(&path, note).map_err(file_error(&path))?;
-            self.acknowledge(number)?;
+            self.put_aside(number, &path, &note)?;
             self.untold.push(Missing::Damaged(path));
             self.lost.push(Lost::Corrupt { events, gaps });
         }
         Ok(())
+    }
+
+    /// Writes the file that stands for batch `number` from now on; none of it stays when that fails, as on a full disk, since
+    /// the batch goes on waiting then.
+    fn put_aside(&mut self, number: u64, path: &Path, bytes: &[u8]) -> Result<(), SpoolError> {
+        let written = File::create(path).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        });
+        let done = written.map_err(file_error(path)).and_then(|()| self.acknowledge(number));
+        if done.is_err() && self.acknowledged < number {
+            let _ = fs::remove_file(path);
+        }
+        done
     }
 
     /// How many events a batch holds, and which of them are gaps, without reading it.
@@ -478,15 +515,15 @@ impl Spool {
     fn roll(&mut self, number: u64) -> Result<(), SpoolError> {
         let path = segment_path(&self.directory, number);
         self.last = new_segment(&path)?;
-        self.segments.push_back((number, Segment { path, bytes: 0, last_number: 0 }));
+        self.segments.push_back((number, Segment::begin(path)));
         self.delete_confirmed()
     }
 
-    /// Deletes the segments whose batches are all confirmed, but never the last.
+    /// Deletes the segments whose batches are all confirmed, but never the last, and never the newest record.
     fn delete_confirmed(&mut self) -> Result<(), SpoolError> {
-        while self.segments.len() > 1 {
-            let Some((_, segment)) = self.segments.front() else { break };
-            if segment.last_number > self.acknowledged {
+        while let (Some((_, segment)), Some((next, _))) = (self.segments.front(), self.segments.get(1)) {
+            let has_newer = self.segments.iter().skip(1).any(|(_, segment)| segment.last_number > 0);
+            if segment.last_before(*next) > self.acknowledged || !has_newer {
                 break;
             }
             fs::remove_file(&segment.path).map_err(file_error(&segment.path))?;
@@ -495,11 +532,19 @@ impl Spool {
         Ok(())
     }
 
-    /// Gives up segments until what is left is within the limit, but neither the oldest nor the last.
+    fn is_full(&self) -> bool {
+        self.segments.iter().map(|(_, segment)| segment.bytes).sum::<u64>() > self.limit_bytes
+    }
+
+    /// Whether what would be given up first is too old.
+    fn is_too_old(&self) -> bool {
+        let age = self.segments.get(1).map(|(_, segment)| segment.written.elapsed());
+        self.limit_age.zip(age).is_some_and(|(limit, age)| age > limit)
+    }
+
+    /// Gives up segments until what is left is within the limits, but neither the oldest nor the last.
     fn give_up(&mut self) {
-        while self.segments.len() > 2
-            && self.segments.iter().map(|(_, segment)| segment.bytes).sum::<u64>() > self.limit_bytes
-        {
+        while self.segments.len() > 2 && (self.is_full() || self.is_too_old()) {
             let Some((first, segment)) = self.segments.remove(1) else { break };
             let (given_up, kept) = self.waiting.drain(..).partition(|entry| entry.segment == first);
             self.waiting = kept;
@@ -569,6 +614,15 @@ fn open_to_append(path: &Path) -> Result<File, SpoolError> {
     let mut file = File::options().write(true).open(path).map_err(file_error(path))?;
     file.seek(SeekFrom::End(0)).map_err(file_error(path))?;
     Ok(file)
+}
+
+fn write_acknowledged(directory: &Path, acknowledged: &Acknowledged) -> Result<(), SpoolError> {
+    let path = directory.join(ACKNOWLEDGED);
+    let partial = path.with_extension("partial");
+    let text = serde_json::to_vec(acknowledged)
+        .map_err(|source| SpoolError::Acknowledged { path: path.clone(), source })?;
+    // Not synced: were it lost, the batch would be sent again, and ingest knows it.
+    fs::write(&partial, text).and_then(|()| fs::rename(&partial, &path)).map_err(file_error(&path))
 }
 
 /// The newest confirmed batch; none before the first. Where the segments tell how to go on, a damaged file, or one that is

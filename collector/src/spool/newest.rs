@@ -3,7 +3,7 @@
 //! A record that is torn off by a crash was never appended, and its events are read from the ring again. One that was
 //! appended and is damaged afterwards looks the same, and its events are gone. This tells the two apart.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -25,9 +25,12 @@ impl Newest {
         if file.read_exact_at(&mut bytes, 0).is_err() {
             file.write_all_at(&[0; 2 * HEAD_BYTES], 0).map_err(file_error(&path))?;
         }
-        let (first, second) = bytes.split_at(HEAD_BYTES);
-        let heads = [first, second].into_iter().filter_map(Head::decode).filter(|head| head.number > 0);
-        Ok((Self(file), heads.max_by_key(|head| head.number)))
+        Ok((Self(file), newer(&bytes)))
+    }
+
+    /// What the file says, without making it.
+    pub fn read(directory: &Path) -> Option<Head> {
+        newer(&fs::read(directory.join(FILE)).ok()?)
     }
 
     /// The record with this head is in the spool.
@@ -39,4 +42,10 @@ impl Newest {
             tracing::warn!(%error, "cannot note the newest batch in the spool");
         }
     }
+}
+
+fn newer(bytes: &[u8]) -> Option<Head> {
+    let (first, second) = bytes.split_at_checked(HEAD_BYTES)?;
+    let heads = [first, second].into_iter().filter_map(Head::decode).filter(|head| head.number > 0);
+    heads.max_by_key(|head| head.number)
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::losses::Hole;
 use super::record::{HEAD_BYTES, Head, RingMark};
@@ -43,7 +44,8 @@ impl Scan {
             let file = File::options().write(true).open(&path).map_err(file_error(&path))?;
             file.set_len(good as u64).and_then(|()| file.sync_all()).map_err(file_error(&path))?;
         }
-        self.segments.push_back((first, Segment { path, bytes: good as u64, last_number }));
+        let written = written(&path);
+        self.segments.push_back((first, Segment { path, bytes: good as u64, last_number, written }));
         Ok(())
     }
 
@@ -95,12 +97,11 @@ impl Scan {
 
     /// Removes the segments whose batches all lie in a hole that is counted, but never the last one.
     pub fn remove(&mut self, hole: &Hole) -> Result<(), SpoolError> {
-        let is_gone = |(first, segment): &(u64, Segment)| {
-            hole.has_batch(*first) && (segment.last_number == 0 || hole.has_batch(segment.last_number))
-        };
         let mut position = 0;
-        while position + 1 < self.segments.len() {
-            if !self.segments.get(position).is_some_and(is_gone) {
+        while let (Some((first, segment)), Some((next, _))) =
+            (self.segments.get(position), self.segments.get(position + 1))
+        {
+            if !hole.has_batch(*first) || !hole.has_batch(segment.last_before(*next)) {
                 position += 1;
                 continue;
             }
@@ -133,7 +134,14 @@ impl Scan {
     pub fn begin(&mut self, directory: &Path, number: u64) -> Result<File, SpoolError> {
         let path = segment_path(directory, number);
         let file = new_segment(&path)?;
-        self.segments.push_back((number, Segment { path, bytes: 0, last_number: 0 }));
+        self.segments.push_back((number, Segment::begin(path)));
         Ok(file)
     }
+}
+
+/// When a file was written, by the clock of the system. Where that was set back since, the file counts as new.
+fn written(path: &Path) -> Instant {
+    let age = fs::metadata(path).and_then(|file| file.modified()).ok().and_then(|time| time.elapsed().ok());
+    let now = Instant::now();
+    age.and_then(|age| now.checked_sub(age)).unwrap_or(now)
 }

@@ -305,6 +305,29 @@ fn flip(directory: &Path, segment: u64, at: usize) {
 }
 
 #[test]
+fn what_is_too_old_is_given_up_but_for_the_oldest_and_the_newest() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = open(directory.path());
+    let big = usize::try_from(SEGMENT_BYTES).unwrap();
+    for number in 1..=4 {
+        spool.append(&batch(number, big), None).unwrap();
+    }
+    drop(spool);
+    let day = Duration::from_hours(24);
+    let ago = |days: u32| std::time::SystemTime::now() - day * days;
+    for (segment, age) in [(1, 9), (2, 9), (3, 6), (4, 6)] {
+        let file = File::options().write(true).open(segment_path(directory.path(), segment)).unwrap();
+        file.set_modified(ago(age)).unwrap();
+    }
+    let (mut spool, _) = open(directory.path());
+    spool.limit_age(7 * day);
+    spool.append(&batch(5, 10), None).unwrap();
+    assert_eq!(spool.take_lost(), [Lost::Full { batches: vec![batch(2, big).bytes] }]);
+    count_lost(&mut spool, 6);
+    assert_eq!(drain(&mut spool), [1, 3, 4, 5, 6]);
+}
+
+#[test]
 fn two_collectors_cannot_use_one_spool() {
     let directory = tempfile::tempdir().unwrap();
     let _spool = open(directory.path());

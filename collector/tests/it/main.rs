@@ -8,6 +8,7 @@ mod events;
 mod offsets;
 mod overlay;
 mod servers;
+mod spool;
 mod thread_pool;
 mod told;
 mod trial;

@@ -5,6 +5,7 @@
 mod collect;
 mod collectors;
 mod doctor;
+mod spool;
 mod verify;
 
 use std::os::unix::fs::PermissionsExt as _;
