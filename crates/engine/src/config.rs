@@ -66,7 +66,7 @@ fn config_xml(data: &Path, users: &Path) -> String {
     let users = escape(&users.display().to_string());
     format!(
         "<clickhouse>
-    <logger><level>warning</level><console>true</console></logger>
+    <logger><level>warning</level><console_log_level>warning</console_log_level><console>true</console></logger>
     <users_config>{users}</users_config>
     <user_directories><users_xml><path>{users}</path></users_xml></user_directories>
     <tmp_path>{data}/tmp/</tmp_path>
