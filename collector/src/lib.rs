@@ -6,7 +6,7 @@ pub mod decode;
 pub mod discover;
 pub mod doctor;
 pub mod enroll;
-mod identity;
+pub mod identity;
 mod life;
 mod metrics;
 pub mod offsets;

@@ -11,62 +11,18 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 use secrecy::ExposeSecret;
-use whence_model::{
-    CollectorId, Command, Event, EventKind, InstanceId, Outcome, Principal, Provider, Server, Session,
-    Statement, StatementClass, Text, Timestamp, Transport,
-};
+use whence_model::{Event, Timestamp};
 use whence_store::verify::Scope;
+use whence_testkit::sample::shop_query;
 use whence_testkit::{Sender, TestDatabase};
 
 const BATCH_EVENTS: u64 = 4000;
 const ROUNDS: u32 = 3;
 
-/// A point query of a shop, one of several accounts, each from some hosts.
+/// The event, and when it began: one each 50 µs.
 fn event(number: u64) -> Event {
-    let sql = format!(
-        "SELECT id, customer_id, state, total FROM orders WHERE customer_id = {} ORDER BY id DESC LIMIT 20",
-        number % 9973
-    );
-    let place = |modulus: u64| u8::try_from(number % modulus).unwrap();
-    Event {
-        collector: CollectorId(uuid::Uuid::nil()),
-        sequence: 0,
-        kind: EventKind::Command,
-        provider: Provider::Functions,
-        started_at: Timestamp(1_795_435_200_000_000_000).plus_ns(i64::try_from(number * 50_000).unwrap()),
-        duration_ns: Some(200_000 + number % 70_000),
-        server: Server {
-            host: "db1.example".into(),
-            instance: InstanceId::derive("db1.example", "10.0.0.1:3306", "/var/lib/mysql"),
-            product: "MariaDB".into(),
-            version: Some("10.11.19-MariaDB".into()),
-            address: Some([10, 0, 0, 1].into()),
-            port: Some(3306),
-            process_id: 4242,
-            process_started_at: Timestamp(1_795_400_000_000_000_000),
-            container_id: None,
-        },
-        principal: Principal {
-            user: Some(format!("shop_app{}", number % 7)),
-            login_user: None,
-            client_host: Some(format!("10.0.3.{}", number % 40)),
-            client_ip: Some([10, 0, 3, place(40)].into()),
-            client_port: Some(40_000 + u16::from(place(200))),
-            transport: Some(Transport::Tcp),
-            tls: None,
-        },
-        session: Session { connection_id: Some(1000 + number % 200), database: Some("shop".into()) },
-        command: Some(Command::QUERY),
-        statement: Some(Statement {
-            class: StatementClass::Read,
-            sql: Some(Text::from_source(sql.as_bytes(), sql.len() as u64)),
-            fingerprint: Some(0x9b1d_7c44_0a3e_5511),
-            tables: vec!["orders".into()],
-        }),
-        outcome: Some(Outcome::Ok { rows_sent: Some(number % 20), rows_affected: None }),
-        gap: None,
-        sampled_one_in: None,
-    }
+    let started_at = Timestamp(1_795_435_200_000_000_000).plus_ns(i64::try_from(number * 50_000).unwrap());
+    shop_query(number, started_at)
 }
 
 /// Seconds that ClickHouse takes, on two threads, to hash every column of every row.

@@ -7,6 +7,7 @@ mod container;
 pub mod database;
 mod npm;
 pub mod product;
+pub mod sample;
 pub mod sender;
 
 pub use bucket::MockS3;

@@ -1,0 +1,56 @@
+//! Events as a busy shop makes them, for benchmarks.
+
+use uuid::Uuid;
+use whence_model::{
+    CollectorId, Command, Event, EventKind, InstanceId, Outcome, Principal, Provider, Server, Session,
+    Statement, StatementClass, Text, Timestamp, Transport,
+};
+
+/// A point query of one of several accounts, each from some hosts. The collector and the sequence number are set by who
+/// seals it.
+pub fn shop_query(number: u64, started_at: Timestamp) -> Event {
+    let sql = format!(
+        "SELECT id, customer_id, state, total FROM orders WHERE customer_id = {} ORDER BY id DESC LIMIT 20",
+        number % 9973
+    );
+    let below = |modulus: u8| (number % u64::from(modulus)).to_le_bytes()[0];
+    Event {
+        collector: CollectorId(Uuid::nil()),
+        sequence: 0,
+        kind: EventKind::Command,
+        provider: Provider::Functions,
+        started_at,
+        duration_ns: Some(200_000 + number % 70_000),
+        server: Server {
+            host: "db1.example".into(),
+            instance: InstanceId::derive("db1.example", "10.0.0.1:3306", "/var/lib/mysql"),
+            product: "MariaDB".into(),
+            version: Some("10.11.19-MariaDB".into()),
+            address: Some([10, 0, 0, 1].into()),
+            port: Some(3306),
+            process_id: 4242,
+            process_started_at: Timestamp(1_795_400_000_000_000_000),
+            container_id: None,
+        },
+        principal: Principal {
+            user: Some(format!("shop_app{}", number % 7)),
+            login_user: None,
+            client_host: Some(format!("10.0.3.{}", below(40))),
+            client_ip: Some([10, 0, 3, below(40)].into()),
+            client_port: Some(40_000 + u16::from(below(200))),
+            transport: Some(Transport::Tcp),
+            tls: None,
+        },
+        session: Session { connection_id: Some(1000 + number % 200), database: Some("shop".into()) },
+        command: Some(Command::QUERY),
+        statement: Some(Statement {
+            class: StatementClass::Read,
+            sql: Some(Text::from_source(sql.as_bytes(), sql.len() as u64)),
+            fingerprint: Some(0x9b1d_7c44_0a3e_5511),
+            tables: vec!["orders".into()],
+        }),
+        outcome: Some(Outcome::Ok { rows_sent: Some(number % 20), rows_affected: None }),
+        gap: None,
+        sampled_one_in: None,
+    }
+}
