@@ -46,6 +46,9 @@ pub struct Judge {
     uncounted: u64,
     /// Numbers without a batch.
     without_batch: u64,
+    /// Events of batches that were written when their answer was lost, and refused when they came again: they are stored,
+    /// some or all of a batch, and the batch is counted as lost.
+    also_stored: u64,
 }
 
 /// What a round may have lost without it being possible to say of which server, or to which number.
@@ -79,6 +82,7 @@ impl Judge {
             spans_went: false,
             uncounted: 0,
             without_batch: 0,
+            also_stored: 0,
         }
     }
 
@@ -143,6 +147,8 @@ impl Judge {
                 _ => {}
             }
         }
+        let also_stored = stored_of_refused(stack)?;
+        let newly = also_stored.saturating_sub(std::mem::replace(&mut self.also_stored, also_stored));
         let lacks_others = lacking_others(ledger, &stored, blur);
         let lost = missing + lacks_others;
         if judgement.in_gaps < lost {
@@ -150,7 +156,7 @@ impl Judge {
             findings.push(format!("{lost} lost ({missing} of them marked), {in_gaps} in gaps"));
             let example = ledger.executed.iter().find(|marker| !stored.markers.contains_key(*marker));
             findings.extend(example.map(|marker| format!("such as {marker}")));
-        } else if !blur.connections && !blur.damage && stored.own_gaps > lost {
+        } else if !blur.connections && !blur.damage && stored.own_gaps > lost + newly {
             findings.push(format!("gaps say too much: {} of this server, {lost} lost", stored.own_gaps));
         }
         self.judge_numbers(stack, findings)?;
@@ -215,7 +221,8 @@ impl Judge {
         let without_batch = number(&rows, 0);
         let new = (without_batch.saturating_sub(std::mem::replace(&mut self.without_batch, without_batch)))
             * GAPS_A_BATCH;
-        let allowed = given_up + self.uncounted..=given_up + self.uncounted + gaps + new;
+        let expected = given_up + self.uncounted;
+        let allowed = expected.saturating_sub(self.also_stored)..=expected + gaps + new;
         if !allowed.contains(&without_event) {
             let before = self.uncounted;
             findings.push(format!(
@@ -254,6 +261,23 @@ impl Judge {
         self.without_span = without_span;
         Ok(findings)
     }
+}
+
+/// Events that are stored of batches in quarantine.
+fn stored_of_refused(stack: &Stack) -> anyhow::Result<u64> {
+    let mut stored = 0;
+    for file in std::fs::read_dir(stack.spool_disk.path().join("spool/quarantine"))? {
+        let Ok(batch) = whence_wire::decode(&std::fs::read(file?.path())?, &whence_wire::Limits::default())
+        else {
+            // A note of one that was damaged.
+            continue;
+        };
+        let (first, count) = (batch.manifest.first_sequence, batch.manifest.event_count);
+        let sql =
+            format!("SELECT count() FROM events WHERE sequence >= {first} AND sequence - {first} < {count}");
+        stored += number(&stack.ask(&sql)?, 0);
+    }
+    Ok(stored)
 }
 
 /// Connects, quits and disconnects that are not stored.
