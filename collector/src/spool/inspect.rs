@@ -85,7 +85,7 @@ impl Contents {
         scan.note_tail(Newest::read(directory), confirmed);
         let next_sequence = acknowledged.map_or(0, |acknowledged| acknowledged.next_sequence);
         let holes = scan.holes.iter().filter_map(|hole| hole.behind(confirmed + 1, next_sequence));
-        let losses = Losses::open(directory, scan.link(acknowledged.as_ref()).number);
+        let losses = Losses::open(directory, scan.link(acknowledged.as_ref()).number, &scan);
         let missing = holes.map(|hole| Missing {
             first: hole.batches.0,
             last: hole.batches.1 - 1,

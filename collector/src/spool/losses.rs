@@ -1,7 +1,7 @@
 //! Which losses which batch counts: the file `losses` beside the segments, written one step ahead of them.
 //!
 //! A batch that tells of losses is entered here before it is appended. At the next start what it counts is not told
-//! again, unless it never came to be appended. Was the batch itself damaged since, its gaps are told again from here, and
+//! again, unless it never came to be appended, or another of its number did. Was the batch itself damaged since, its gaps are told again from here, and
 //! so on: a loss is always counted by the newest batch that tells of it.
 
 use std::fs;
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use whence_model::{Event, Gap, LossReason, Server, Timestamp};
 
+use super::scan::Scan;
 use super::{SpoolError, file_error};
 
 const FILE: &str = "losses";
@@ -58,6 +59,7 @@ impl Hole {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub batch: u64,
+    pub batch_hash: [u8; 32],
     pub gaps: Vec<ToldGap>,
     pub holes: Vec<Hole>,
     /// Numbers of the batches in quarantine.
@@ -74,9 +76,9 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// The entries in `directory` of batches before `next`, the next to be appended. A file that cannot be read is as good
-    /// as none: losses are told again.
-    pub fn open(directory: &Path, next: u64) -> Self {
+    /// The entries in `directory` of batches that were appended: those before `next` that are not another one than the record
+    /// of their number in `scan`. A file that cannot be read is as good as none: losses are told again.
+    pub fn open(directory: &Path, next: u64, scan: &Scan) -> Self {
         let path = directory.join(FILE);
         let entries = fs::read(&path).ok().and_then(|text| match serde_json::from_slice(&text) {
             Ok(entries) => Some(entries),
@@ -87,7 +89,10 @@ impl Losses {
         });
         let mut entries: Vec<Entry> = entries.unwrap_or_default();
         let before = entries.len();
-        entries.retain(|entry| entry.batch < next);
+        entries.retain(|entry| {
+            let is_it = |hash| hash == entry.batch_hash;
+            entry.batch < next && scan.batch_hash(entry.batch).is_none_or(is_it)
+        });
         Self { path, is_stale: entries.len() < before, entries }
     }
 

@@ -235,7 +235,7 @@ impl Spool {
         scan.note_tail(noted, confirmed);
         let link = scan.link(acknowledged.as_ref());
         let recovery = Recovery { link, ring: scan.ring() };
-        let losses = Losses::open(directory, link.number);
+        let losses = Losses::open(directory, link.number, &scan);
         for entry in losses.entries() {
             for hole in &entry.holes {
                 scan.remove(hole)?;
@@ -335,6 +335,7 @@ impl Spool {
     fn enter_losses(&mut self, batch: &SealedBatch) -> Result<(), SpoolError> {
         let mut entry = LossEntry {
             batch: batch.number,
+            batch_hash: batch.batch_hash,
             gaps: batch.gaps.clone(),
             holes: Vec::new(),
             quarantined: Vec::new(),

@@ -127,6 +127,11 @@ impl Scan {
         if newest.number >= confirmed.number { newest } else { confirmed }
     }
 
+    /// The hash of batch `number`, where its record is good.
+    pub fn batch_hash(&self, number: u64) -> Option<[u8; 32]> {
+        self.entries.iter().find(|entry| entry.head.number == number).map(|entry| entry.head.batch_hash)
+    }
+
     pub fn ring(&self) -> Option<RingMark> {
         self.newest.as_ref().and_then(Head::ring)
     }

@@ -141,7 +141,7 @@ proptest! {
 fn findings_stay_mended() {
     let seal = |text_bytes| Step::Seal { events: 1, text_bytes };
     let rot = |place| Step::Rot { place, bit: 0 };
-    let findings: [&[Step]; 5] = [
+    let findings: [&[Step]; 6] = [
         // A full disk left the beginning of a file in quarantine behind.
         &[
             seal(0),
@@ -177,6 +177,26 @@ fn findings_stay_mended() {
             Step::Ship { batches: 2 },
             Step::Kill,
             Step::LosePower { acknowledged: 2, losses: 0, newest: 0 },
+        ],
+        // What a batch counts that never came to be appended was believed of another one of its number.
+        &[
+            seal(0),
+            seal(2259),
+            seal(2110),
+            seal(3212),
+            seal(1659),
+            seal(1810),
+            seal(948),
+            seal(2052),
+            seal(467),
+            seal(2262),
+            seal(3756),
+            seal(2794),
+            Step::KillInSeal { events: 1, text_bytes: 0, tear: Tear::BeforeIt },
+            Step::Kill,
+            seal(0),
+            Step::Ship { batches: 1 },
+            Step::LosePower { acknowledged: 0, losses: 2, newest: 0 },
         ],
     ];
     for steps in findings {

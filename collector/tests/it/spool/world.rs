@@ -164,13 +164,16 @@ impl World {
         let gaps = self.take_lost();
         let number = self.link.number;
         let event_count = events + gaps.len() as u64;
-        let mut bytes = Uuid::now_v7().as_bytes().to_vec();
+        let name = Uuid::now_v7();
+        let mut batch_hash = [0; 32];
+        batch_hash[..16].copy_from_slice(name.as_bytes());
+        let mut bytes = name.as_bytes().to_vec();
         bytes.resize(bytes.len() + text_bytes, 1);
         let batch = SealedBatch {
             number,
             first_sequence: self.link.sequence,
             event_count: u32::try_from(event_count).unwrap(),
-            batch_hash: [u8::try_from(number % 251).unwrap(); 32],
+            batch_hash,
             gaps: gaps.clone(),
             bytes,
         };
