@@ -15,7 +15,8 @@ use crate::{
     maps::LAYOUTS,
     read::{counted, field, pair, string_field},
     thread::{
-        self, begin, beginning, clear_principal, current, ending, set_duration, submit, submit_unfinished,
+        self, Beginning, begin, beginning, clear_principal, current, ending, set_duration, submit,
+        submit_unfinished,
     },
 };
 
@@ -44,7 +45,7 @@ pub fn dispatch_entry(ctx: ProbeContext) -> u32 {
     let Some(layout) = LAYOUTS.get(slot) else {
         return 0;
     };
-    let Some(thread) = beginning(slot) else {
+    let Some(thread) = beginning(slot, Beginning::Command) else {
         return 0;
     };
     submit_unfinished(thread);
@@ -144,7 +145,7 @@ pub fn execute_return(ctx: RetProbeContext) -> u32 {
 #[uprobe]
 pub fn login_entry(ctx: ProbeContext) -> u32 {
     let slot = target(ctx.as_ptr());
-    let Some(thread) = beginning(slot) else {
+    let Some(thread) = beginning(slot, Beginning::Login) else {
         return 0;
     };
     // COM_CHANGE_USER logs in too; it is a command, and tells of it at its end.
@@ -195,7 +196,7 @@ pub fn close_entry(ctx: ProbeContext) -> u32 {
     let Some(layout) = LAYOUTS.get(slot) else {
         return 0;
     };
-    let Some(thread) = beginning(slot) else {
+    let Some(thread) = beginning(slot, Beginning::End) else {
         return 0;
     };
     submit_unfinished(thread);

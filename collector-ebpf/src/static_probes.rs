@@ -18,8 +18,8 @@ use crate::{
     maps::{SPECS, count_unreadable},
     read::terminated,
     thread::{
-        self, begin, beginning, clear_principal, current, ending, set_duration, sql_terminated, submit,
-        submit_unfinished,
+        self, Beginning, begin, beginning, clear_principal, current, ending, set_duration, sql_terminated,
+        submit, submit_unfinished,
     },
 };
 
@@ -129,7 +129,7 @@ pub fn connection_start(ctx: ProbeContext) -> u32 {
     let Some(arguments) = Arguments::new(&ctx) else {
         return 0;
     };
-    let Some(thread) = beginning(arguments.spec.target) else {
+    let Some(thread) = beginning(arguments.spec.target, Beginning::Login) else {
         return 0;
     };
     submit_unfinished(thread);
@@ -147,7 +147,7 @@ pub fn connection_done(ctx: ProbeContext) -> u32 {
     let Some(arguments) = Arguments::new(&ctx) else {
         return 0;
     };
-    let Some(thread) = beginning(arguments.spec.target) else {
+    let Some(thread) = beginning(arguments.spec.target, Beginning::End) else {
         return 0;
     };
     submit_unfinished(thread);
@@ -172,7 +172,7 @@ pub fn command_start(ctx: ProbeContext) -> u32 {
     let Some(arguments) = Arguments::new(&ctx) else {
         return 0;
     };
-    let Some(thread) = beginning(arguments.spec.target) else {
+    let Some(thread) = beginning(arguments.spec.target, Beginning::Command) else {
         return 0;
     };
     submit_unfinished(thread);

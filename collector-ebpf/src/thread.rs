@@ -10,8 +10,9 @@ use aya_ebpf::{
         },
     },
 };
-use whence_abi::record::{
-    INLINE_SQL_BYTES, Overflow, Record, TAIL_BYTES, Thread, bit, kind, outcome, phase, string,
+use whence_abi::{
+    layout::ready::{ON, is_leaving},
+    record::{INLINE_SQL_BYTES, Overflow, Record, TAIL_BYTES, Thread, bit, kind, outcome, phase, string},
 };
 
 use crate::{
@@ -46,18 +47,37 @@ fn entry(id: u64) -> Option<&'static mut Thread> {
     THREADS.get_ptr_mut(id).map(|thread| unsafe { &mut *thread })
 }
 
-/// The entry of the current thread for what begins there, made when it is the first time. None when the attachment in
-/// `slot` does not record this process, and when the table is full: that is counted as a loss.
+/// What begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Beginning {
+    Login,
+    Command,
+    /// The end of a connection.
+    End,
+}
+
+/// The entry of the current thread for `what` begins there, made when it is the first time. None when the attachment in
+/// `slot` does not record it, and when the table is full: that is counted as a loss.
 #[inline(always)]
-pub fn beginning(slot: u32) -> Option<&'static mut Thread> {
+pub fn beginning(slot: u32, what: Beginning) -> Option<&'static mut Thread> {
     let ready = owner::ready(slot);
+    // One that is half attached would begin what it does not see the end of, and keep it from one that does.
+    if ready == 0 {
+        return None;
+    }
+    let number = ready | ON;
     let id = bpf_get_current_pid_tgid();
     let known = entry(id);
     // What has begun something for this attachment before needs no look at whose the process is.
-    if ready != 0 && known.as_ref().is_some_and(|thread| thread.owner == ready) {
+    if known.as_ref().is_some_and(|thread| thread.owner == number) {
         return known;
     }
-    if !owner::owns(slot, ready) {
+    if is_leaving(ready) {
+        // Where a connection of its own has ended, the other one may just have told so and forgotten the thread.
+        if known.is_some() || what == Beginning::End {
+            return None;
+        }
+    } else if !owner::owns(slot) || known.as_ref().is_some_and(|thread| has_just_begun(thread, slot, what)) {
         return None;
     }
     let mut thread = known;
@@ -74,28 +94,42 @@ pub fn beginning(slot: u32) -> Option<&'static mut Thread> {
         });
         return None;
     };
-    thread.owner = ready;
+    thread.owner = number;
     thread.record.tgid = (id >> 32) as u32;
     thread.record.tid = id as u32;
     Some(thread)
+}
+
+/// Whether an attachment that leaves has begun the same, for which its probe has fired before that of `slot`.
+#[inline(always)]
+fn has_just_begun(thread: &Thread, slot: u32, what: Beginning) -> bool {
+    let begun = match what {
+        Beginning::Login => matches!(thread.record.kind, kind::CONNECT | kind::CONNECT_FAILED),
+        Beginning::Command => thread.phase == phase::COMMAND,
+        Beginning::End => false,
+    };
+    begun && thread.record.target != slot && is_leaving(owner::ready(thread.record.target))
 }
 
 /// The entry of the current thread, whose command ends. None when the attachment in `slot` does not record this process,
 /// and when the beginning was not seen: that is counted.
 #[inline(always)]
 pub fn ending(slot: u32) -> Option<&'static mut Thread> {
-    let thread = current().filter(|thread| thread.phase == phase::COMMAND);
-    if thread.as_ref().is_some_and(|thread| thread.record.target == slot) {
-        return thread;
-    }
+    let thread = current();
+    let is_begun = thread.as_ref().is_some_and(|thread| thread.phase == phase::COMMAND);
+    let is_own = thread.as_ref().is_none_or(|thread| thread.record.target == slot);
     // What was begun for an attachment that has gone since ends here.
-    if owner::is_of_another(slot) {
+    if !(is_begun && is_own) && owner::is_of_another(slot) {
         return None;
     }
-    if thread.is_none() {
+    if is_begun {
+        return thread;
+    }
+    // Not where another one that leaves has just ended it.
+    if is_own {
         count(|counters| counters.unmatched += 1);
     }
-    thread
+    None
 }
 
 /// Forgets the current thread: its connection has ended.

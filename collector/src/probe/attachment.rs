@@ -68,7 +68,8 @@ impl Drop for Attachment {
             // Fails when probes are left in it, which are then found again.
             let _ = fs::remove_dir(directory);
         }
-        self.links.clear();
+        // Beginnings before ends, so that nothing is begun whose end is not seen.
+        while self.links.pop().is_some() {}
         maps::lock(&self.tables).free(self.slot, &self.specs).unwrap_or_else(failed);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuHashMap};
 use aya::{Ebpf, Pod};
-use whence_abi::layout::Layout;
+use whence_abi::layout::{Layout, ready};
 use whence_abi::record::{Counters, Plain, Record, TAIL_BYTES, Thread, outcome, phase};
 use whence_abi::usdt::Spec;
 
@@ -70,6 +70,9 @@ impl Tables {
         // For the processes that find no room of their own.
         tables.begin_counters(0)?;
         tables.disown(|_, slot| !used.layouts.contains(&slot))?;
+        // A collector may have been killed while it took probes off.
+        let unused: Vec<u32> = tables.free_layouts.iter().copied().collect();
+        unused.into_iter().try_for_each(|slot| tables.set_ready(slot, |_| 0))?;
         Ok(tables)
     }
 
@@ -102,21 +105,24 @@ impl Tables {
 
     /// Lets the attachment in `slot` record processes: all its probes are on.
     pub fn begin_owning(&mut self, slot: u32) -> Result<(), ProbeError> {
-        // Any number but 0 that no attachment had before.
-        self.set_ready(slot, rand::random::<u32>() | 1)
+        // One that no attachment had before, and which is not 0 without the bit.
+        let number = rand::random::<u32>() << 2 | 2;
+        self.set_ready(slot, |_| number | ready::ON)
     }
 
-    /// Takes its processes from the attachment in `slot`, before its probes go. What they begin from now on is another's
-    /// that is on the same file, or nobody's.
+    /// Takes its processes from the attachment in `slot`, before its probes go: another on the same file may have them.
     pub fn end_owning(&mut self, slot: u32) -> Result<(), ProbeError> {
-        self.set_ready(slot, 0)?;
+        self.set_ready(slot, |ready| ready & !ready::ON)?;
         self.disown(|_, owner| owner == slot)
     }
 
-    fn set_ready(&mut self, slot: u32, ready: u32) -> Result<(), ProbeError> {
+    fn set_ready(&mut self, slot: u32, change: impl Fn(u32) -> u32) -> Result<(), ProbeError> {
         const AT: usize = offset_of!(Layout, ready);
         let mut layout = self.layouts.get(&slot, 0).map_err(map_error("LAYOUTS"))?;
-        layout[AT..AT + size_of::<u32>()].copy_from_slice(&ready.to_ne_bytes());
+        let (_, rest) = layout.split_at_mut(AT);
+        if let Some(ready) = rest.first_chunk_mut() {
+            *ready = change(u32::from_ne_bytes(*ready)).to_ne_bytes();
+        }
         self.layouts.set(slot, layout, 0).map_err(map_error("LAYOUTS"))
     }
 
@@ -133,8 +139,7 @@ impl Tables {
 
     /// Gives slots back, whose probes are detached.
     pub fn free(&mut self, layout: u32, specs: &[u32]) -> Result<(), ProbeError> {
-        // One of its probes may have been taking up a process just when they all were taken from it.
-        self.disown(|_, owner| owner == layout)?;
+        self.set_ready(layout, |_| 0)?;
         self.free_layouts.insert(layout);
         self.free_specs.extend(specs);
         Ok(())

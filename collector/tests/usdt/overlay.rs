@@ -136,48 +136,75 @@ fn containers_of_one_image_are_recorded_once_each() {
     assert_eq!(watch.rest(), []);
 }
 
-/// Nothing is lost and nothing comes twice while the probes go that were recording.
-fn hand_over(gone: usize) {
-    const AT_ONCE: usize = 500;
-    let (_image, mut servers, mut watch, attachments) = start(&Config::default());
-    let (mut commands, mut events) = (0, Vec::new());
-    let mut perform = || {
-        for server in &mut servers {
+/// Servers that perform commands while probes come and go.
+struct Busy {
+    servers: [Server; 2],
+    watch: Watch,
+    commands: usize,
+    events: Vec<Event>,
+}
+
+impl Busy {
+    fn perform(&mut self) {
+        const AT_ONCE: usize = 500;
+        for server in &mut self.servers {
             server.begin(&format!("0\tcommand\t1\t3\tapp\tweb\tshop\tSELECT 1\t0\t0\t{AT_ONCE}"));
         }
-        for server in &mut servers {
+        for server in &mut self.servers {
             server.wait();
         }
-        events.extend(watch.rest());
-        commands += AT_ONCE;
-    };
-    perform();
-    let mut attachments = Vec::from(attachments);
-    let attachment = attachments.remove(gone);
-    let going = std::thread::spawn(move || drop(attachment));
-    while !going.is_finished() {
-        perform();
+        self.events.extend(self.watch.rest());
+        self.commands += AT_ONCE;
     }
-    perform();
-    let mut of_each: BTreeMap<u32, Vec<&Event>> = BTreeMap::new();
-    for event in &events {
-        of_each.entry(event.server.process_id).or_default().push(event);
+
+    fn perform_while_going(&mut self, attachment: Attachment) {
+        let going = std::thread::spawn(move || drop(attachment));
+        while !going.is_finished() {
+            self.perform();
+        }
+        self.perform();
     }
-    for server in &servers {
-        let events = &of_each[&server.pid()];
-        assert_eq!(events.iter().find(|event| event.outcome != OK), None);
-        assert_eq!(events.len(), commands);
+
+    /// Nothing was lost and nothing came twice.
+    fn assert_recorded_once(&self) {
+        let mut of_each: BTreeMap<u32, Vec<&Event>> = BTreeMap::new();
+        for event in &self.events {
+            of_each.entry(event.server.process_id).or_default().push(event);
+        }
+        for server in &self.servers {
+            let events = &of_each[&server.pid()];
+            assert_eq!(events.iter().find(|event| event.outcome != OK), None);
+            assert_eq!(events.len(), self.commands);
+        }
+    }
+}
+
+/// A thread begins a command for the probes that were put on last, in Linux 6.18, and the others see it begun.
+#[test]
+fn the_newer_of_two_attachments_hands_over() {
+    for _ in 0..3 {
+        let (_image, servers, watch, [_older, newer]) = start(&Config::default());
+        let mut busy = Busy { servers, watch, commands: 0, events: Vec::new() };
+        busy.perform();
+        busy.perform_while_going(newer);
+        busy.assert_recorded_once();
     }
 }
 
 #[test]
 fn the_older_of_two_attachments_hands_over() {
-    hand_over(0);
-}
-
-#[test]
-fn the_newer_of_two_attachments_hands_over() {
-    hand_over(1);
+    let (_image, servers, watch, [mut older, newer]) = start(&Config::default());
+    let mut busy = Busy { servers, watch, commands: 0, events: Vec::new() };
+    busy.perform();
+    // Now the older one has all.
+    busy.perform_while_going(newer);
+    for _ in 0..3 {
+        let newer = busy.watch.attach_process(&busy.servers[1]);
+        busy.perform();
+        busy.perform_while_going(older);
+        older = newer;
+    }
+    busy.assert_recorded_once();
 }
 
 #[test]

@@ -89,9 +89,20 @@ pub struct Layout {
     pub sqlstate: StringField,
     /// `ulonglong affected_rows`.
     pub affected_rows: u32,
-    /// Not of the server: while all probes of the attachment that has this layout are on, its number, which no other has.
-    /// Only then does it begin to record a process. Keeps the size a multiple of 8.
+    /// Not of the server: how the attachment stands that has this layout, see [`ready`]. Keeps the size a multiple of 8.
     pub ready: u32,
+}
+
+/// What [`Layout::ready`] says: 0 while an attachment's probes are put on and when they are off.
+pub mod ready {
+    /// In the number of an attachment, which no other has: all its probes are on. While they are taken off it is the number
+    /// without this.
+    pub const ON: u32 = 1;
+
+    /// Whether an attachment is one whose probes are being taken off.
+    pub const fn is_leaving(ready: u32) -> bool {
+        ready != 0 && ready & ON == 0
+    }
 }
 
 impl Layout {

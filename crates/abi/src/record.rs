@@ -163,8 +163,8 @@ pub struct Thread {
     pub phase: u32,
     /// Bytes of the tail that hold the principal's strings, which stay from command to command.
     pub principal_bytes: u32,
-    /// The number of the attachment that it was last begun for ([`Layout::ready`](crate::layout::Layout::ready)): what
-    /// that begins here needs no look at whose the process is.
+    /// The number of the attachment that records this thread, see [`ready`](crate::layout::ready): what that begins here
+    /// needs no look at whose the process is.
     pub owner: u32,
     /// Keeps what follows aligned.
     pub reserved: u32,
