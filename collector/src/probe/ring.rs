@@ -177,7 +177,8 @@ impl Ring {
         self.consumer_position().load(Ordering::Acquire)
     }
 
-    fn produced(&self) -> u64 {
+    /// The end of all that was written.
+    pub fn produced(&self) -> u64 {
         // SAFETY: as for the consumer position; this page is mapped for reading only, and only read.
         unsafe { AtomicU64::from_ptr(self.producer.at(0).cast()) }.load(Ordering::Acquire)
     }

@@ -59,6 +59,14 @@ impl Trials {
         self.examine(bytes)
     }
 
+    /// The same for one that was given out already and comes again before all others.
+    pub fn put_back(&mut self, bytes: Vec<u8>, end: u64) -> Option<Refusal> {
+        let refusal = self.examine(&bytes);
+        self.held_bytes += bytes.len();
+        self.held.push_front((bytes, end));
+        refusal
+    }
+
     fn examine(&mut self, bytes: &[u8]) -> Option<Refusal> {
         if self.open.is_empty() {
             return None;

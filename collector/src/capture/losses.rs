@@ -1,0 +1,127 @@
+//! What was lost, and with whom: the kernel's counters and the batches that the spool lost go in, gaps come out.
+
+use std::collections::HashMap;
+
+use whence_abi::record::Counters;
+use whence_model::{Coverage, Gap, LossReason, Server, Timestamp};
+
+use super::{Capture, CaptureError};
+use crate::ship;
+use crate::spool::{Lost, ToldGap};
+
+impl Capture {
+    /// What the kernel has lost, of every process and of those that found no room of their own.
+    pub(super) fn tell_losses(&mut self) -> Result<(), CaptureError> {
+        let now = Timestamp::now();
+        for tgid in self.parts.accounts.watched() {
+            let counters = self.parts.probes.counters(tgid)?;
+            self.tell_losses_of(tgid, &counters, now)?;
+        }
+        let roomless = self.parts.probes.counters(0)?;
+        for (reason, events) in crate::decode::losses(&self.roomless, &roomless) {
+            let nobody = self.own_server();
+            self.tell_gap(nobody, reason, events, (self.losses_since, now));
+        }
+        self.roomless = roomless;
+        self.losses_since = now;
+        Ok(())
+    }
+
+    /// Takes in what the kernel has left out of process `tgid`, and tells what it has lost of it.
+    pub(super) fn tell_losses_of(
+        &mut self,
+        tgid: u32,
+        counters: &Counters,
+        now: Timestamp,
+    ) -> Result<(), CaptureError> {
+        let filtered = self.parts.probes.filtered(tgid)?;
+        self.parts.accounts.count_filtered_in_kernel(tgid, filtered);
+        let losses = self.parts.accounts.count_lost(tgid, counters);
+        let Some(server) = self.parts.decoder.server(tgid).cloned() else { return Ok(()) };
+        for (reason, events) in losses {
+            self.tell_gap(server.clone(), reason, events, (self.losses_since, now));
+        }
+        Ok(())
+    }
+
+    pub(super) fn tell_gap(
+        &mut self,
+        server: Server,
+        reason: LossReason,
+        events: u64,
+        (from, to): (Timestamp, Timestamp),
+    ) {
+        tracing::warn!(reason = reason.as_str(), events, "events were lost");
+        self.parts.metrics.count_lost(reason, events);
+        let gap = self.parts.decoder.gap(server, Gap { reason, events }, from, to);
+        self.parts.sealer.event(gap);
+    }
+
+    /// Batches that the spool gave up, lost or put aside, as gaps of their servers.
+    pub(super) fn tell_lost_batches(&mut self) {
+        let lost = ship::lock(&self.parts.spool).take_lost();
+        if lost.is_empty() {
+            return;
+        }
+        let nobody = self.own_server();
+        let mut held = Held::default();
+        for lost in lost {
+            match lost {
+                Lost::Corrupt { events, gaps } => {
+                    let now = Timestamp::now();
+                    if events > 0 {
+                        self.tell_gap(nobody.clone(), LossReason::SpoolCorrupt, events, (now, now));
+                    }
+                    held.gaps.extend(gaps);
+                }
+                Lost::Refused { batch } => {
+                    // Its coverage may be what was refused.
+                    held.add(&batch, LossReason::Refused, &nobody);
+                }
+                Lost::Full { batches } => {
+                    for batch in batches {
+                        let coverage = held.add(&batch, LossReason::SpoolFull, &nobody);
+                        self.seal_spans(coverage);
+                    }
+                }
+            }
+        }
+        for ((server, reason), (events, from, to)) in held.losses {
+            self.tell_gap(server, reason, events, (from, to));
+        }
+        for gap in held.gaps {
+            self.tell_gap(gap.server, gap.reason, gap.events, (gap.from, gap.to));
+        }
+    }
+}
+
+/// What lost batches held.
+#[derive(Default)]
+struct Held {
+    /// How many events, from when to when.
+    losses: HashMap<(Server, LossReason), (u64, Timestamp, Timestamp)>,
+    /// To be told again.
+    gaps: Vec<ToldGap>,
+}
+
+impl Held {
+    /// Adds a batch; the answer is its coverage.
+    fn add(&mut self, batch: &[u8], reason: LossReason, nobody: &Server) -> Vec<Coverage> {
+        let Ok(batch) = whence_wire::decode(batch, &whence_wire::Limits::default()) else {
+            tracing::error!("a lost batch cannot be read");
+            return Vec::new();
+        };
+        for event in batch.events {
+            let at = event.started_at;
+            let mut server = event.server.clone();
+            if let Some(gap) = ToldGap::of(&event) {
+                self.gaps.push(gap);
+                // Its number has no event now, which nothing but the collector has lost.
+                server = nobody.clone();
+            }
+            let loss = self.losses.entry((server, reason)).or_insert((0, at, at));
+            *loss = (loss.0 + 1, loss.1.min(at), loss.2.max(at));
+        }
+        batch.coverage
+    }
+}

@@ -1,0 +1,181 @@
+//! The way of a process: found or met in a record, watched or refused, ended. What discovery, trials and records say of it
+//! goes in; its account's spans come out.
+
+use std::time::Instant;
+
+use whence_abi::record::{Plain as _, Record};
+use whence_model::{InstanceId, LossReason, Provider, Server, Timestamp};
+
+use super::programs::{Program, provider};
+use super::{Capture, CaptureError, FIRST_SPAN};
+use crate::account::Former;
+use crate::discover::process::inspect;
+use crate::discover::{BinaryId, Finding, Plan, Process, ProcessId};
+use crate::trial::Refusal;
+
+impl Capture {
+    pub(super) fn handle(&mut self, finding: Finding) -> Result<(), CaptureError> {
+        match finding {
+            Finding::Binary { binary, path, plan } => {
+                self.programs.insert(binary, Program::new(&mut self.parts.probes, &path, plan));
+                return Ok(());
+            }
+            Finding::Process { binary, process } => self.register(binary, process),
+            Finding::Ended(id) => {
+                self.drain_all()?;
+                self.process_ended(id, true)?;
+            }
+            Finding::LookedOnce => {
+                self.look_at_former()?;
+                self.looked_once = true;
+            }
+        }
+        self.write_status();
+        Ok(())
+    }
+
+    /// Opens the account of a process.
+    fn register(&mut self, binary: BinaryId, process: Process) {
+        let id = process.id;
+        if self.parts.accounts.is_open(id) {
+            return;
+        }
+        let Some(program) = self.programs.get_mut(binary) else { return };
+        // The process that it was found by may have ended before probes could be put on it.
+        program.retry(&mut self.parts.probes, &id.executable());
+        let server = self.parts.accounts.known_server(id).cloned().unwrap_or(process.server);
+        let spans = match &mut program.probes {
+            Ok(attached) => {
+                if let Plan::Functions(derived) = &program.plan {
+                    self.trials.begin(id.tgid, derived.by_table());
+                }
+                attached.example = Some(server.clone());
+                let (at, went_on) = (attached.at, attached.attachment.taken_up());
+                let provider = provider(&program.plan);
+                self.programs.add_process(id.tgid, binary);
+                // Probes that were on already recorded since the collector before this one was last seen to be alive.
+                let recorded_since = self.parts.accounts.recorded_since().filter(|_| went_on);
+                let since = server.process_started_at.max(recorded_since.unwrap_or(at));
+                self.parts.decoder.add_server(id.tgid, server.clone());
+                self.span_until = self.span_until.min(Instant::now() + FIRST_SPAN);
+                self.parts.accounts.watch(id, &server, provider, since, went_on)
+            }
+            Err(reason) => self.parts.accounts.refuse(id, &server, reason, Timestamp::now()),
+        };
+        self.seal_spans(spans);
+    }
+
+    /// Servers that the collector before this one watched, and that ended since.
+    fn look_at_former(&mut self) -> Result<(), CaptureError> {
+        for former in self.parts.accounts.former_processes() {
+            let since = former.server.process_started_at;
+            // Its probes went on to its end, so no span ends here.
+            let Former { process, provider, server } = former;
+            let spans = self.parts.accounts.watch(process, &server, provider, since, true);
+            self.seal_spans(spans);
+            self.gone.push((process, true));
+        }
+        let spans = self.parts.accounts.looked_once(Timestamp::now());
+        self.seal_spans(spans);
+        Ok(self.parts.probes.forget_ended_processes(&self.parts.accounts.watched())?)
+    }
+
+    /// Finds out who process `tgid` is, of which there is a record already.
+    pub(super) fn introduce(&mut self, tgid: u32, bytes: &[u8]) {
+        if let Ok(process) = inspect(tgid, &self.parts.host)
+            && let Ok(binary) = BinaryId::of(&process.id.executable())
+        {
+            self.register(binary, process);
+        }
+        if self.parts.decoder.server(tgid).is_some() {
+            return;
+        }
+        // It has ended. What ran the same program before tells most of what it was.
+        let record = Record::split_from(bytes);
+        let program = record.and_then(|(record, _)| self.programs.by_slot(record.target));
+        if let Some((Program { plan: Plan::Functions(derived), .. }, _)) = program {
+            self.trials.begin(tgid, derived.by_table());
+        }
+        let example = program.and_then(|(_, attached)| attached.example.clone());
+        let now = Timestamp::now();
+        let server = Server {
+            instance: InstanceId::derive(&self.parts.host, "", &format!("process {tgid}")),
+            product: example.as_ref().map_or_else(|| "unknown".into(), |example| example.product.clone()),
+            version: example.and_then(|example| example.version),
+            process_id: tgid,
+            process_started_at: now,
+            ..self.own_server()
+        };
+        let id = ProcessId { tgid, start_ticks: 0 };
+        self.parts.decoder.add_server(tgid, server.clone());
+        let spans = self.parts.accounts.watch(id, &server, Provider::Functions, now, false);
+        self.seal_spans(spans);
+        self.gone.push((id, false));
+    }
+
+    pub(super) fn end_gone(&mut self) -> Result<(), CaptureError> {
+        if self.parts.ring.is_read() && self.trials.is_empty() {
+            for (id, is_known) in std::mem::take(&mut self.gone) {
+                self.process_ended(id, is_known)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the account of a process whose records have all been read.
+    fn process_ended(&mut self, id: ProcessId, is_known: bool) -> Result<(), CaptureError> {
+        let (unfinished, counters) = self.parts.probes.process_ended(id.tgid)?;
+        for record in unfinished {
+            if self.parts.decoder.server(id.tgid).is_some() {
+                let decoded = self.parts.decoder.decode(&record);
+                self.take(decoded);
+            }
+        }
+        let now = Timestamp::now();
+        self.tell_losses_of(id.tgid, &counters, now)?;
+        let span = self.parts.accounts.ended(id.tgid, is_known, now);
+        self.seal_spans(span);
+        self.parts.decoder.remove_server(id.tgid);
+        self.programs.remove_process(id.tgid);
+        self.trials.forget(id.tgid);
+        self.settled.push(id.tgid);
+        Ok(())
+    }
+
+    /// Ends the watch of a process of which what was read cannot be true, and of its program, unless another process
+    /// has shown that its offsets hold: with one of their own, people could end the watch of everyone's.
+    pub(super) fn refuse(&mut self, Refusal { tgid, reason }: &Refusal) {
+        tracing::error!(process = tgid, reason, "what is read of a server cannot be true");
+        let mut refused = vec![*tgid];
+        if let Some((binary, mut beside)) = self.programs.of_process(*tgid) {
+            beside.retain(|other| !self.trials.is_refused(*other));
+            if beside.iter().all(|other| self.trials.is_open(*other)) {
+                self.programs.detach(binary, reason);
+                refused.extend(beside);
+            }
+        }
+        // What they did meanwhile is among what is lost.
+        let mut more = Vec::new();
+        while let Some(entry) = self.parts.ring.next() {
+            more.extend(self.trials.keep(entry.bytes, entry.end));
+        }
+        let now = Timestamp::now();
+        let reason = format!("what was read of it could not be true: {reason}");
+        for tgid in refused {
+            let events = self.trials.refuse(tgid);
+            if let Some(server) = self.parts.decoder.server(tgid).cloned().filter(|_| events > 0) {
+                self.parts.accounts.count_undecodable(tgid, events);
+                self.tell_gap(server, LossReason::Undecodable, events, (self.losses_since, now));
+            }
+            let spans = self.parts.accounts.refuse_running(tgid, &reason, now);
+            self.seal_spans(spans);
+            self.parts.decoder.remove_server(tgid);
+        }
+        for refusal in more {
+            if !self.trials.is_refused(refusal.tgid) {
+                self.refuse(&refusal);
+            }
+        }
+        self.write_status();
+    }
+}
