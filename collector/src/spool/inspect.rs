@@ -7,12 +7,11 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::losses::Losses;
 use super::newest::Newest;
+use super::quarantine::{self, COUNTED, DAMAGED, UNCOUNTED, number_of};
 use super::record::HEAD_BYTES;
 use super::scan::Scan;
-use super::{
-    COUNTED, DAMAGED, Entry, LOCK, QUARANTINE, Spool, SpoolError, UNCOUNTED, Waiting, file_error, files,
-    number_of, read_acknowledged, segment_paths,
-};
+use super::segment::Entry;
+use super::{LOCK, SpoolError, Waiting, file_error, files};
 
 /// What lies in a spool.
 #[derive(Debug)]
@@ -70,39 +69,25 @@ pub struct Quarantined {
 impl Contents {
     /// Reads the spool in `directory`.
     pub fn read(directory: &Path) -> Result<Self, SpoolError> {
-        let mut paths = segment_paths(directory)?;
-        paths.sort();
-        let mut scan = Scan::default();
-        for path in paths {
-            // None is the last one here, which would be cut.
-            scan.segment(path, false)?;
-        }
-        let acknowledged = read_acknowledged(directory, &scan)?;
-        let confirmed = acknowledged.map_or(0, |acknowledged| acknowledged.number);
-        if let Some(acknowledged) = &acknowledged {
-            scan.note_before(acknowledged);
-        }
-        scan.note_tail(Newest::read(directory), confirmed);
-        let next_sequence = acknowledged.map_or(0, |acknowledged| acknowledged.next_sequence);
-        let holes = scan.holes.iter().filter_map(|hole| hole.behind(confirmed + 1, next_sequence));
-        let losses = Losses::open(directory, scan.link(acknowledged.as_ref()).number, &scan);
-        let missing = holes.map(|hole| Missing {
+        let scan = Scan::read(directory, Newest::read(directory), false)?;
+        let losses = Losses::open(directory, &scan);
+        let missing = scan.missing().map(|hole| Missing {
             first: hole.batches.0,
             last: hole.batches.1 - 1,
             not_counted: losses.not_counted_in(&hole),
         });
         let mut segments = Vec::new();
-        for (first, segment) in &scan.segments {
-            let records =
-                scan.entries.iter().filter(|entry| entry.segment == *first).map(Record::of).collect();
+        for segment in &scan.segments {
+            let records = scan.entries.iter().filter(|entry| entry.segment == segment.first);
+            let records = records.map(Record::of).collect();
             segments.push(Segment::new(&segment.path, records)?);
         }
         Ok(Self {
             in_use: is_in_use(directory)?,
-            confirmed,
+            confirmed: scan.confirmed(),
             missing: missing.collect(),
             segments,
-            quarantine: quarantine(&directory.join(QUARANTINE))?,
+            quarantine: quarantined(&directory.join(quarantine::DIRECTORY))?,
         })
     }
 
@@ -120,7 +105,7 @@ impl Contents {
             let waiting = segment.records.iter().filter(|record| record.number > self.confirmed);
             waiting.map(|record| (&segment.path, *record))
         });
-        records.map(|(path, record)| Spool::read_from(&record.entry, path))
+        records.map(|(path, record)| record.entry.read(path))
     }
 }
 
@@ -158,7 +143,7 @@ fn is_in_use(directory: &Path) -> Result<bool, SpoolError> {
     Ok(Flock::lock(lock, FlockArg::LockSharedNonblock).is_err())
 }
 
-fn quarantine(directory: &Path) -> Result<Vec<Quarantined>, SpoolError> {
+fn quarantined(directory: &Path) -> Result<Vec<Quarantined>, SpoolError> {
     let mut found = Vec::new();
     if !directory.exists() {
         return Ok(found);

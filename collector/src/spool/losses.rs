@@ -76,9 +76,9 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// The entries in `directory` of batches that were appended: those before `next` that are not another one than the record
-    /// of their number in `scan`. A file that cannot be read is as good as none: losses are told again.
-    pub fn open(directory: &Path, next: u64, scan: &Scan) -> Self {
+    /// The entries in `directory` of batches that were appended: those before the next that are not another one than the
+    /// record of their number in `scan`. A file that cannot be read is as good as none: losses are told again.
+    pub fn open(directory: &Path, scan: &Scan) -> Self {
         let path = directory.join(FILE);
         let entries = fs::read(&path).ok().and_then(|text| match serde_json::from_slice(&text) {
             Ok(entries) => Some(entries),
@@ -88,7 +88,7 @@ impl Losses {
             }
         });
         let mut entries: Vec<Entry> = entries.unwrap_or_default();
-        let before = entries.len();
+        let (before, next) = (entries.len(), scan.link().number);
         entries.retain(|entry| {
             let is_it = |hash| hash == entry.batch_hash;
             entry.batch < next && scan.batch_hash(entry.batch).is_none_or(is_it)

@@ -6,31 +6,58 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::acknowledged::Acknowledged;
 use super::losses::Hole;
+use super::quarantine::number_of;
 use super::record::{HEAD_BYTES, Head, RingMark};
-use super::{Acknowledged, Entry, SEGMENT_BYTES, Segment, SpoolError, file_error, new_segment, segment_path};
+use super::segment::{self, Entry, SEGMENT_BYTES, Segment};
+use super::{SpoolError, file_error};
 use crate::seal::Link;
 
 /// More batches than one segment can hold.
 const MOST_DAMAGED: u64 = SEGMENT_BYTES / HEAD_BYTES as u64;
 
-/// Reads all segments, oldest first.
+/// What lies in a spool.
 #[derive(Default)]
 pub struct Scan {
-    pub segments: VecDeque<(u64, Segment)>,
+    pub acknowledged: Option<Acknowledged>,
+    pub segments: VecDeque<Segment>,
     pub entries: VecDeque<Entry>,
     pub newest: Option<Head>,
     /// Batches that are missing before the first record, between two, or behind the last.
-    pub holes: Vec<Hole>,
+    holes: Vec<Hole>,
 }
 
 impl Scan {
-    pub fn segment(&mut self, path: PathBuf, is_last: bool) -> Result<(), SpoolError> {
+    /// Reads the spool in `directory`, of which `noted` is the newest record that ever was. `repair`: a torn tail is cut.
+    pub fn read(directory: &Path, noted: Option<Head>, repair: bool) -> Result<Self, SpoolError> {
+        let mut scan = Self::default();
+        let paths = segment::paths(directory)?;
+        let count = paths.len();
+        for (position, path) in paths.into_iter().enumerate() {
+            scan.segment(path, repair && position + 1 == count)?;
+        }
+        scan.acknowledged = Acknowledged::read(directory, &scan)?;
+        scan.note_before();
+        scan.note_tail(noted);
+        Ok(scan)
+    }
+
+    /// Number of the newest batch that is confirmed; 0: none is.
+    pub fn confirmed(&self) -> u64 {
+        self.acknowledged.map_or(0, |acknowledged| acknowledged.number)
+    }
+
+    /// The batches that are missing and not confirmed.
+    pub fn missing(&self) -> impl Iterator<Item = Hole> {
+        let next_sequence = self.acknowledged.map_or(0, |acknowledged| acknowledged.next_sequence);
+        self.holes.iter().filter_map(move |hole| hole.behind(self.confirmed() + 1, next_sequence))
+    }
+
+    fn segment(&mut self, path: PathBuf, cut: bool) -> Result<(), SpoolError> {
         let mut bytes = Vec::new();
         File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(file_error(&path))?;
-        let named: Option<u64> =
-            path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
-        let Some(first) = named else { return Ok(()) };
+        let Some(first) = number_of(&path) else { return Ok(()) };
         let mut good = 0;
         let mut last_number = 0;
         while let Some((at, head)) = self.next_good(&bytes, good) {
@@ -40,12 +67,12 @@ impl Scan {
             last_number = head.number;
             good = at + HEAD_BYTES + head.length as usize;
         }
-        if is_last && good < bytes.len() {
+        if cut && good < bytes.len() {
             let file = File::options().write(true).open(&path).map_err(file_error(&path))?;
             file.set_len(good as u64).and_then(|()| file.sync_all()).map_err(file_error(&path))?;
         }
         let written = written(&path);
-        self.segments.push_back((first, Segment { path, bytes: good as u64, last_number, written }));
+        self.segments.push_back(Segment { first, path, bytes: good as u64, last_number, written });
         Ok(())
     }
 
@@ -72,8 +99,9 @@ impl Scan {
     }
 
     /// The batches between the newest that was confirmed and the first good record: given up, or damaged.
-    pub fn note_before(&mut self, acknowledged: &Acknowledged) {
-        let Some(first) = self.entries.front().map(|entry| entry.head) else { return };
+    fn note_before(&mut self) {
+        let (Some(acknowledged), Some(first)) = (self.acknowledged, self.entries.front()) else { return };
+        let first = first.head;
         let sequences = (acknowledged.next_sequence, first.first_sequence.max(acknowledged.next_sequence));
         if first.number > acknowledged.number + 1 {
             self.holes.insert(0, Hole { batches: (acknowledged.number + 1, first.number), sequences });
@@ -81,14 +109,14 @@ impl Scan {
     }
 
     /// What was in the spool behind the last good record, when `noted` is the newest that ever was.
-    pub fn note_tail(&mut self, noted: Option<Head>, confirmed: u64) {
+    fn note_tail(&mut self, noted: Option<Head>) {
         let Some(noted) = noted else { return };
         if self.newest.is_some_and(|newest| newest.number >= noted.number) {
             return;
         }
         let (number, sequence) =
             self.newest.map_or((1, 1), |newest| (newest.number + 1, newest.next_sequence()));
-        if noted.number > confirmed {
+        if noted.number > self.confirmed() {
             let batches = (number, noted.number + 1);
             self.holes.push(Hole { batches, sequences: (sequence, noted.next_sequence()) });
         }
@@ -98,27 +126,23 @@ impl Scan {
     /// Removes the segments whose batches all lie in a hole that is counted, but never the last one.
     pub fn remove(&mut self, hole: &Hole) -> Result<(), SpoolError> {
         let mut position = 0;
-        while let (Some((first, segment)), Some((next, _))) =
-            (self.segments.get(position), self.segments.get(position + 1))
+        while let (Some(segment), Some(next)) = (self.segments.get(position), self.segments.get(position + 1))
         {
-            if !hole.has_batch(*first) || !hole.has_batch(segment.last_before(*next)) {
+            let first = segment.first;
+            if !hole.has_batch(first) || !hole.has_batch(segment.last_before(next.first)) {
                 position += 1;
                 continue;
             }
-            if let Some((first, segment)) = self.segments.remove(position) {
-                fs::remove_file(&segment.path).map_err(file_error(&segment.path))?;
-                self.entries.retain(|entry| entry.segment != first);
-            }
+            segment.delete()?;
+            self.segments.remove(position);
+            self.entries.retain(|entry| entry.segment != first);
         }
         Ok(())
     }
 
-    pub fn link(&self, acknowledged: Option<&Acknowledged>) -> Link {
-        let confirmed = acknowledged.map_or(Link::FIRST, |acknowledged| Link {
-            number: acknowledged.number + 1,
-            sequence: acknowledged.next_sequence,
-            previous_hash: acknowledged.batch_hash,
-        });
+    /// Where the chain goes on.
+    pub fn link(&self) -> Link {
+        let confirmed = self.acknowledged.map_or(Link::FIRST, |acknowledged| acknowledged.link());
         let newest = self.newest.as_ref().map_or(Link::FIRST, |newest| Link {
             number: newest.number + 1,
             sequence: newest.next_sequence(),
@@ -134,13 +158,6 @@ impl Scan {
 
     pub fn ring(&self) -> Option<RingMark> {
         self.newest.as_ref().and_then(Head::ring)
-    }
-
-    pub fn begin(&mut self, directory: &Path, number: u64) -> Result<File, SpoolError> {
-        let path = segment_path(directory, number);
-        let file = new_segment(&path)?;
-        self.segments.push_back((number, Segment::begin(path)));
-        Ok(file)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use whence_model::{LossReason, Server, Timestamp};
 
+use super::record::HEAD_BYTES;
+use super::segment::SEGMENT_BYTES;
 use super::*;
 
 fn batch(number: u64, bytes: usize) -> SealedBatch {
@@ -70,7 +72,7 @@ fn a_torn_tail_is_cut_at_every_byte() {
         drop(spool);
         // The crash came before the second append was through.
         fs::write(directory.path().join("newest"), newest).unwrap();
-        let path = segment_path(directory.path(), 1);
+        let path = segment::path(directory.path(), 1);
         let file = File::options().write(true).open(&path).unwrap();
         file.set_len(file.metadata().unwrap().len() - torn as u64).unwrap();
         let (mut spool, recovery) = open(directory.path());
@@ -91,7 +93,7 @@ fn damage_in_an_older_segment_is_counted() {
         spool.append(&batch(number, big), None).unwrap();
     }
     drop(spool);
-    let path = segment_path(directory.path(), 1);
+    let path = segment::path(directory.path(), 1);
     let mut bytes = fs::read(&path).unwrap();
     let middle = HEAD_BYTES + big + HEAD_BYTES + big / 2;
     bytes[middle] ^= 1;
@@ -111,7 +113,7 @@ fn damage_before_good_records_of_the_last_segment_costs_one_batch() {
             spool.append(&batch(number, 50), None).unwrap();
         }
         drop(spool);
-        let path = segment_path(directory.path(), 1);
+        let path = segment::path(directory.path(), 1);
         let mut bytes = fs::read(&path).unwrap();
         bytes[HEAD_BYTES + 50 + damaged_byte] ^= 0x40;
         fs::write(&path, bytes).unwrap();
@@ -130,7 +132,7 @@ fn confirmed_segments_are_deleted_but_not_the_last() {
         spool.append(&batch(number, usize::try_from(SEGMENT_BYTES).unwrap()), None).unwrap();
     }
     assert_eq!(drain(&mut spool), [1, 2, 3, 4]);
-    assert_eq!(segment_paths(directory.path()).unwrap(), [segment_path(directory.path(), 4)]);
+    assert_eq!(segment::paths(directory.path()).unwrap(), [segment::path(directory.path(), 4)]);
 }
 
 #[test]
@@ -247,7 +249,7 @@ fn a_refused_batch_is_lost_when_ingest_says_that_it_is_missing_and_only_then() {
     spool.declare_missing(2, 2);
     spool.confirm(3).unwrap();
     assert_eq!(spool.take_lost(), [Lost::Refused { batch: batch(2, 50).bytes }]);
-    assert_eq!(files(&directory.path().join(QUARANTINE), UNCOUNTED).unwrap().len(), 1);
+    assert_eq!(files(&directory.path().join(quarantine::DIRECTORY), quarantine::UNCOUNTED).unwrap().len(), 1);
 }
 
 #[test]
@@ -298,7 +300,7 @@ fn a_gap_in_a_damaged_batch_is_told_again() {
 }
 
 fn flip(directory: &Path, segment: u64, at: usize) {
-    let path = segment_path(directory, segment);
+    let path = segment::path(directory, segment);
     let mut bytes = fs::read(&path).unwrap();
     bytes[at] ^= 0x10;
     fs::write(&path, bytes).unwrap();
@@ -316,7 +318,7 @@ fn what_is_too_old_is_given_up_but_for_the_oldest_and_the_newest() {
     let day = Duration::from_hours(24);
     let ago = |days: u32| std::time::SystemTime::now() - day * days;
     for (segment, age) in [(1, 9), (2, 9), (3, 6), (4, 6)] {
-        let file = File::options().write(true).open(segment_path(directory.path(), segment)).unwrap();
+        let file = File::options().write(true).open(segment::path(directory.path(), segment)).unwrap();
         file.set_modified(ago(age)).unwrap();
     }
     let (mut spool, _) = open(directory.path());
@@ -364,7 +366,7 @@ fn a_damaged_note_of_what_is_confirmed_costs_nothing() {
     let (mut spool, recovery) = open(directory.path());
     assert_eq!((recovery.link.number, drain(&mut spool)), (2, vec![1]));
     drop(spool);
-    fs::remove_file(segment_path(directory.path(), 1)).unwrap();
+    fs::remove_file(segment::path(directory.path(), 1)).unwrap();
     fs::write(directory.path().join(ACKNOWLEDGED), "").unwrap();
     assert!(matches!(Spool::open(directory.path(), 1), Err(SpoolError::Acknowledged { .. })));
 }
@@ -426,12 +428,12 @@ fn a_batch_that_was_never_appended_counts_nothing() {
     spool.declare_missing(1, 1);
     assert_eq!(spool.take_lost().len(), 1);
     let newest = fs::read(directory.path().join("newest")).unwrap();
-    let length = fs::metadata(segment_path(directory.path(), 1)).unwrap().len();
+    let length = fs::metadata(segment::path(directory.path(), 1)).unwrap().len();
     spool.append(&SealedBatch { gaps: vec![gap()], ..batch(2, 50) }, None).unwrap();
     drop(spool);
     // A crash before the second was on disk; then it is another, and tells of nothing.
     fs::write(directory.path().join("newest"), newest).unwrap();
-    File::options().write(true).open(segment_path(directory.path(), 1)).unwrap().set_len(length).unwrap();
+    File::options().write(true).open(segment::path(directory.path(), 1)).unwrap().set_len(length).unwrap();
     let (mut spool, _) = open(directory.path());
     spool.append(&batch(2, 50), None).unwrap();
     drop(spool);
