@@ -1,0 +1,116 @@
+//! The accounts on disk: the file `accounts.json`, one step ahead of the spool.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use whence_model::{Began, Timestamp};
+
+use super::entry::Account;
+
+/// The accounts cannot be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}")]
+pub struct AccountError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// What is on disk: the accounts before and after one batch.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    /// Boot and ring (`boot:ring`) that process numbers and counters belong to.
+    ring: String,
+    /// Whether the probes were taken off.
+    detached: bool,
+    /// Whether the collector was told to stop, and this is the last that it kept.
+    #[serde(default)]
+    ended: bool,
+    saved_at: Timestamp,
+    /// The batch in question.
+    batch: u64,
+    before: Vec<Account>,
+    after: Vec<Account>,
+}
+
+/// What the collector before this one left.
+#[derive(Debug)]
+pub struct Left {
+    /// What it had open and nobody has looked at yet.
+    pub accounts: Vec<Account>,
+    pub saved_at: Timestamp,
+    /// Whether the kernel may have gone on recording since it ended.
+    pub recorded_on: bool,
+    /// How this collector came to run, by that.
+    pub began: Began,
+}
+
+/// The file.
+#[derive(Debug)]
+pub struct File {
+    path: PathBuf,
+    ring: String,
+    /// See [`super::Accounts::detach`].
+    pub detached: bool,
+    /// See [`super::Accounts::end`].
+    pub ended: bool,
+    /// As of the newest batch in the spool …
+    saved: Vec<Account>,
+    /// … and as of the one that is on its way there.
+    saving: Vec<Account>,
+}
+
+impl File {
+    /// See [`super::Accounts::open`].
+    pub fn open(directory: &Path, ring: &str, newest: u64) -> (Self, Left) {
+        let path = directory.join("accounts.json");
+        // Damaged or not there: the time since then shows as not watched.
+        let kept = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
+        let recorded_on = kept.as_ref().is_some_and(|kept| kept.ring == ring && !kept.detached);
+        let began = match &kept {
+            None => Began::First,
+            Some(kept) if kept.ended && newest >= kept.batch => Began::Start,
+            Some(_) => Began::Crash,
+        };
+        let kept = kept.unwrap_or_default();
+        let mut accounts = if newest >= kept.batch { kept.after } else { kept.before };
+        let boot = |ring: &str| ring.split(':').next().map(str::to_owned);
+        if boot(&kept.ring) != boot(ring) {
+            // Process numbers are of another life.
+            for account in &mut accounts {
+                account.start_ticks = 0;
+            }
+        }
+        let saved = accounts.clone();
+        let file =
+            Self { path, ring: ring.to_owned(), detached: false, ended: false, saved, saving: Vec::new() };
+        (file, Left { accounts, saved_at: kept.saved_at, recorded_on, began })
+    }
+
+    /// See [`super::Accounts::save`].
+    pub fn save(&mut self, number: u64, accounts: Vec<Account>) -> Result<(), AccountError> {
+        self.saving = accounts;
+        let kept = Kept {
+            ring: self.ring.clone(),
+            detached: self.detached,
+            ended: self.ended,
+            saved_at: Timestamp::now(),
+            batch: number,
+            before: self.saved.clone(),
+            after: self.saving.clone(),
+        };
+        let partial = self.path.with_extension("partial");
+        // Not synced: after a power failure neither processes nor counters are there any more.
+        serde_json::to_vec(&kept)
+            .map_err(io::Error::other)
+            .and_then(|text| fs::write(&partial, text))
+            .and_then(|()| fs::rename(&partial, &self.path))
+            .map_err(|source| AccountError { path: self.path.clone(), source })
+    }
+
+    /// The batch that the accounts were saved with is in the spool.
+    pub fn confirm(&mut self) {
+        self.saved = std::mem::take(&mut self.saving);
+    }
+}

@@ -1,0 +1,163 @@
+use std::fs;
+
+use uuid::Uuid;
+
+use super::*;
+
+const PROCESS: ProcessId = ProcessId { tgid: 7, start_ticks: 70 };
+
+fn server() -> Server {
+    Server {
+        host: "db1".into(),
+        instance: InstanceId(Uuid::from_u128(1)),
+        product: "MariaDB".into(),
+        version: None,
+        address: None,
+        port: Some(3306),
+        process_id: 7,
+        process_started_at: Timestamp(1),
+        container_id: None,
+    }
+}
+
+fn open(directory: &Path, newest: u64) -> Accounts {
+    Accounts::open(directory, "boot:1", newest)
+}
+
+fn watch(accounts: &mut Accounts, since: i64, went_on: bool) -> Vec<Coverage> {
+    accounts.watch(PROCESS, &server(), Provider::Functions, Timestamp(since), went_on)
+}
+
+#[test]
+fn spans_follow_each_other_and_count_each_event_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut accounts = open(directory.path(), 0);
+    assert_eq!(watch(&mut accounts, 10, false), []);
+    accounts.count_stored(7);
+    let counters = Counters { seen: 3, submitted: 1, ring_full: 2, ..Counters::default() };
+    assert_eq!(accounts.count_lost(7, &counters), [(LossReason::RingFull, 2)]);
+    assert_eq!(accounts.count_lost(7, &counters), []);
+    accounts.count_filtered(7, "pings");
+    accounts.count_filtered(7, "pings");
+    let first = accounts.checkpoint(Timestamp(20)).remove(0);
+    assert_eq!((first.from, first.to), (Timestamp(10), Timestamp(20)));
+    assert_eq!((first.seen, first.stored, first.filtered), (5, 1, 2));
+    assert_eq!(first.filtered_by["pings"], 2);
+    assert!(first.adds_up());
+    let counts = |pings| BTreeMap::from([("pings".to_owned(), pings), ("other".to_owned(), 1)]);
+    accounts.count_filtered_in_kernel(7, counts(40));
+    accounts.count_filtered_in_kernel(7, counts(41));
+    let kernel = accounts.checkpoint(Timestamp(25)).remove(0);
+    assert_eq!((kernel.filtered_by, kernel.seen), (counts(41), 42));
+    accounts.count_filtered_in_kernel(7, counts(41));
+    let second = accounts.ended(7, true, Timestamp(30)).unwrap();
+    assert_eq!((second.from, second.to, second.seen), (Timestamp(25), Timestamp(30), 0));
+    let third = accounts.checkpoint(Timestamp(40)).remove(0);
+    assert_eq!((third.state, third.from), (CoverageState::NotRunning, Timestamp(30)));
+}
+
+#[test]
+fn a_killed_collector_goes_on_with_what_its_spool_holds() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut accounts = open(directory.path(), 0);
+    watch(&mut accounts, 10, false);
+    accounts.count_stored(7);
+    accounts.save(1).unwrap();
+    accounts.confirm();
+    accounts.count_stored(7);
+    // The second attempt, after a disk that was full.
+    accounts.save(2).unwrap();
+    accounts.save(2).unwrap();
+    for (newest, stored) in [(1, 1), (2, 2)] {
+        let mut next = open(directory.path(), newest);
+        let former = Former { process: PROCESS, provider: Provider::Functions, server: server() };
+        assert_eq!(next.former_processes(), [former]);
+        assert!(!next.is_open(PROCESS));
+        assert_eq!(watch(&mut next, 50, true), []);
+        let span = next.checkpoint(Timestamp(60)).remove(0);
+        assert_eq!((span.from, span.stored), (Timestamp(10), stored), "batch {newest} in the spool");
+    }
+}
+
+#[test]
+fn what_is_read_before_anyone_looked_is_counted_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut accounts = open(directory.path(), 0);
+    watch(&mut accounts, 10, false);
+    accounts.save(1).unwrap();
+    // Started and told to stop at once: it reads the ring, and looks at no server.
+    let mut next = open(directory.path(), 1);
+    next.count_stored(7);
+    next.save(2).unwrap();
+    let mut third = open(directory.path(), 2);
+    watch(&mut third, 50, true);
+    let span = third.checkpoint(Timestamp(60)).remove(0);
+    assert_eq!((span.from, span.stored), (Timestamp(10), 1));
+}
+
+#[test]
+fn probes_that_did_not_go_on_leave_a_hole() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut accounts = open(directory.path(), 0);
+    watch(&mut accounts, 10, false);
+    accounts.save(1).unwrap();
+    let mut next = open(directory.path(), 1);
+    let before = watch(&mut next, i64::MAX - 1, false).remove(0);
+    assert_eq!(before.from, Timestamp(10));
+    assert!(before.to < Timestamp(i64::MAX - 1));
+}
+
+#[test]
+fn after_a_boot_no_process_is_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut accounts = open(directory.path(), 0);
+    watch(&mut accounts, 10, false);
+    accounts.save(1).unwrap();
+    let mut next = Accounts::open(directory.path(), "another boot:1", 1);
+    assert_eq!(next.former_processes(), []);
+    assert_eq!(next.known_server(PROCESS), None);
+    assert_eq!(next.looked_once(Timestamp(i64::MAX)).len(), 1);
+    let span = next.checkpoint(Timestamp(i64::MAX)).pop();
+    assert_eq!(span, None);
+}
+
+#[test]
+fn a_server_that_restarted_meanwhile_does_not_hide_the_process_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut accounts = open(directory.path(), 0);
+    watch(&mut accounts, 10, false);
+    accounts.save(1).unwrap();
+    let mut next = open(directory.path(), 1);
+    let successor = Server { process_id: 8, ..server() };
+    let process = ProcessId { tgid: 8, start_ticks: 80 };
+    assert_eq!(next.watch(process, &successor, Provider::Functions, Timestamp(50), true), []);
+    let former = next.former_processes().remove(0);
+    assert_eq!(former.process, PROCESS);
+    watch(&mut next, 0, true);
+    next.count_stored(7);
+    let span = next.ended(7, true, Timestamp(60)).unwrap();
+    assert_eq!((span.from, span.stored), (Timestamp(10), 1));
+    assert_eq!(next.looked_once(Timestamp(60)), []);
+    let states: Vec<_> =
+        next.servers().iter().map(|(server, state, _)| (server.process_id, *state)).collect();
+    assert_eq!(states, [(8, CoverageState::Watched)]);
+}
+
+#[test]
+fn servers_that_are_away_are_forgotten_in_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut accounts = open(directory.path(), 0);
+    for number in 0..300 {
+        let instance = InstanceId(Uuid::from_u128(number));
+        accounts.watch(PROCESS, &Server { instance, ..server() }, Provider::Functions, Timestamp(1), false);
+        accounts.ended(7, true, Timestamp(2));
+    }
+    assert_eq!(accounts.servers().len(), MOST_AWAY);
+}
+
+#[test]
+fn damaged_accounts_are_no_accounts() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("accounts.json"), "{").unwrap();
+    assert_eq!(open(directory.path(), 5).former_processes(), []);
+}
