@@ -28,6 +28,9 @@ pub struct Settings {
     /// PEM file with the authorities that sign the certificates of collectors; with it no other may connect.
     #[arg(long, env = "WHENCE_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     tls_client_ca: Option<PathBuf>,
+    /// Speak without TLS, also where the environment or the configuration file names a certificate.
+    #[arg(long)]
+    no_tls: bool,
     /// File of senders whose events are taken without a signature: a name and a token a line; none by default.
     #[arg(long, env = "WHENCE_EVENT_SOURCES_FILE", value_name = "FILE")]
     event_sources_file: Option<PathBuf>,
@@ -40,7 +43,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let token = whence_service::secret::read(&settings.enroll_token_file)?;
     let listener = listen(settings.listen).await?;
     let mut config = whence_ingest::IngestConfig::new(settings.clickhouse.store()?, token);
-    if let (Some(certificate), Some(key)) = (&settings.tls_cert, &settings.tls_key) {
+    if let (Some(certificate), Some(key), false) = (&settings.tls_cert, &settings.tls_key, settings.no_tls) {
         let client_authority = settings.tls_client_ca.as_deref();
         config.tls = Some(TlsFiles { certificate, key, client_authority }.acceptor()?);
     }

@@ -1,8 +1,9 @@
 //! Any part can be killed at any moment: nothing is lost, nothing is there twice.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
-use whence_e2e::{Api, Whence, eventually};
+use whence_e2e::{Api, Whence, eventually, whence};
 use whence_testkit::{DatabaseServer, MariaDb, Via};
 
 use crate::database::{prepare, run};
@@ -108,7 +109,11 @@ async fn a_second_run_goes_on_with_the_same_data() {
     // What was seen is shipped before it ends.
     assert!(first.stop().unwrap().success());
     run(&server, "app", "SELECT 'nobody looks'", Via::Tcp).unwrap();
-    let second = Whence::start(data.path(), &[]).unwrap();
+    // What is set for an ingest that other hosts reach does not keep its own collector out.
+    let mut command = Command::new(whence::program().unwrap());
+    command.args(["up", "--listen=127.0.0.1:0"]).arg(format!("--data={}", data.path().display()));
+    command.env("WHENCE_TLS_CERT", "/nonexistent/cert.pem").env("WHENCE_TLS_KEY", "/nonexistent/key.pem");
+    let second = Whence::start_command(command, data.path()).unwrap();
     assert_eq!(second.password(), None);
     let api = Api::new(&second).unwrap();
     each_once(&api, "first run", 2000).await;

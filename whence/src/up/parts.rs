@@ -74,7 +74,12 @@ pub fn start(
         ];
         running.push(Supervised::start(part("collect", arguments)));
     }
-    let mut arguments = vec![format!("--listen=127.0.0.1:{ingest_port}"), flag("enroll-token-file", &token)];
+    let mut arguments = vec![
+        format!("--listen=127.0.0.1:{ingest_port}"),
+        flag("enroll-token-file", &token),
+        // Nobody but the collector here sends to it; a certificate is for an ingest that other hosts reach.
+        "--no-tls".into(),
+    ];
     arguments.extend(clickhouse(&databases.ingest));
     running.push(Supervised::start(part("ingest", arguments)));
     let key = flag("service-key-file", &data.service_key()?);
