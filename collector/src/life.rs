@@ -62,27 +62,16 @@ fn clock_quality() -> ClockQuality {
 
 #[cfg(test)]
 mod tests {
-    use whence_model::InstanceId;
+    use whence_testkit::sample;
 
     use super::*;
 
     #[test]
     fn a_life_is_told_without_a_hole_and_begins_once() {
-        let server = Server {
-            host: "db1".into(),
-            instance: InstanceId(uuid::Uuid::nil()),
-            product: "Whence collector".into(),
-            version: None,
-            address: None,
-            port: None,
-            process_id: 1,
-            process_started_at: Timestamp(0),
-            container_id: None,
-        };
         let mut own = OwnLife::begin(Began::Crash);
         let at = |seconds: i64| Timestamp::now().plus_ns(seconds * 1_000_000_000);
         let spans = [(false, at(10)), (false, at(5)), (true, at(20))]
-            .map(|(ended, now)| own.span(server.clone(), ended, now));
+            .map(|(ended, now)| own.span(sample::server(), ended, now));
         let life = |span: &Coverage| Life::parse(span.detail.as_deref().unwrap());
         assert_eq!(spans.each_ref().map(|span| life(span).began), [Some(Began::Crash), None, None]);
         assert_eq!(spans.each_ref().map(|span| life(span).ended), [false, false, true]);

@@ -165,36 +165,9 @@ impl Sealer {
 
 #[cfg(test)]
 mod tests {
-    use whence_model::{CoverageState, InstanceId, Server};
+    use whence_testkit::sample::span;
 
     use super::*;
-
-    fn span() -> Coverage {
-        let server = Server {
-            host: "db1".into(),
-            instance: InstanceId(uuid::Uuid::nil()),
-            product: "MariaDB".into(),
-            version: None,
-            address: None,
-            port: None,
-            process_id: 1,
-            process_started_at: Timestamp(0),
-            container_id: None,
-        };
-        Coverage {
-            server,
-            state: CoverageState::NotRunning,
-            provider: None,
-            from: Timestamp(0),
-            to: Timestamp(1),
-            seen: 0,
-            stored: 0,
-            filtered: 0,
-            filtered_by: std::collections::BTreeMap::new(),
-            lost: std::collections::BTreeMap::new(),
-            detail: None,
-        }
-    }
 
     #[test]
     fn what_comes_first_after_a_quiet_time_is_sealed_almost_at_once_and_the_next_after_a_pause() {

@@ -36,6 +36,22 @@ impl Api {
         Ok(answer.get("events").and_then(Value::as_array).context("no events in the answer")?.clone())
     }
 
+    /// All events that match, page by page.
+    pub async fn all_events(&self, query: &[(&str, &str)]) -> anyhow::Result<Vec<Value>> {
+        let mut all = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut query: Vec<_> = [query, &[("limit", "1000")]].concat();
+            query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+            let page = self.get("/api/v1/events", &query).await?;
+            all.extend(page["events"].as_array().context("no events in the answer")?.iter().cloned());
+            cursor = page["next_cursor"].as_str().map(str::to_owned);
+            if cursor.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
     /// The first event that matches, waiting for it.
     pub async fn wait_for_event(&self, query: &[(&str, &str)]) -> Value {
         let what = format!("an event with {query:?}");

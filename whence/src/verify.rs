@@ -138,7 +138,7 @@ async fn outside(settings: &Settings) -> anyhow::Result<Outside> {
         for head in &day.collectors {
             outside
                 .heads
-                .push(known(&day, head).with_context(|| format!("the heads of {} are damaged", day.day))?);
+                .push(signed(&day, head).with_context(|| format!("the heads of {} are damaged", day.day))?);
         }
         if settings.key.is_empty() {
             outside.service_keys.extend(day.service_key.as_deref().and_then(PublicKey::parse));
@@ -148,22 +148,26 @@ async fn outside(settings: &Settings) -> anyhow::Result<Outside> {
 }
 
 /// A head as it must be in ClickHouse. One that its own collector did not sign says nothing.
-fn known(day: &DayHeads, head: &Head) -> Option<KnownHead> {
-    let mut batch_hash = [0; 32];
-    hex::decode_to_slice(&head.batch_hash, &mut batch_hash).ok()?;
+fn signed(day: &DayHeads, head: &Head) -> Option<KnownHead> {
     let key = head.public_key.as_deref().and_then(PublicKey::parse);
+    let source = format!("head of {}", day.day);
+    let known = known(source, head.collector_id, key, head.batch, &head.batch_hash)?;
     let mut signature = [0; 64];
     hex::decode_to_slice(&head.signature, &mut signature).ok()?;
-    if key.is_some_and(|key| !key.verify(&batch_hash, &signature)) {
-        return None;
-    }
-    Some(KnownHead {
-        source: format!("head of {}", day.day),
-        collector: head.collector_id,
-        public_key: key.map(PublicKey::to_bytes),
-        batch: head.batch,
-        batch_hash,
-    })
+    key.is_none_or(|key| key.verify(&known.batch_hash, &signature)).then_some(known)
+}
+
+/// A batch that a collector's chain had; None when its hash, in hexadecimal, is none.
+fn known(
+    source: String,
+    collector: CollectorId,
+    key: Option<PublicKey>,
+    batch: u64,
+    hash: &str,
+) -> Option<KnownHead> {
+    let mut batch_hash = [0; 32];
+    hex::decode_to_slice(hash, &mut batch_hash).ok()?;
+    Some(KnownHead { source, collector, public_key: key.map(PublicKey::to_bytes), batch, batch_hash })
 }
 
 /// A bar for a person who waits; nothing where nobody sees it.

@@ -296,9 +296,7 @@ fn seen(event: &Event) -> String {
 
 #[cfg(test)]
 mod tests {
-    use whence_model::{
-        Command, EventKind, Principal, Provider, Server, Session as Place, Statement, Timestamp,
-    };
+    use whence_model::{Command, EventKind, Principal, Provider, Session as Place, Statement, Timestamp};
 
     use super::*;
 
@@ -311,17 +309,7 @@ mod tests {
             provider: Provider::Functions,
             started_at: Timestamp(1),
             duration_ns: None,
-            server: Server {
-                host: "test".into(),
-                instance: whence_model::InstanceId::derive("test", "127.0.0.1", "data"),
-                product: "MariaDB".into(),
-                version: None,
-                address: None,
-                port: None,
-                process_id: 1,
-                process_started_at: Timestamp(0),
-                container_id: None,
-            },
+            server: whence_testkit::sample::server(),
             principal: Principal { login_user: Some("app".into()), ..Principal::default() },
             session: Place { connection_id: Some(7), database: None },
             command: Some(Command(3)),

@@ -1,24 +1,11 @@
 use std::fs;
 
 use uuid::Uuid;
+use whence_testkit::sample::server;
 
 use super::*;
 
 const PROCESS: ProcessId = ProcessId { tgid: 7, start_ticks: 70 };
-
-fn server() -> Server {
-    Server {
-        host: "db1".into(),
-        instance: InstanceId(Uuid::from_u128(1)),
-        product: "MariaDB".into(),
-        version: None,
-        address: None,
-        port: Some(3306),
-        process_id: 7,
-        process_started_at: Timestamp(1),
-        container_id: None,
-    }
-}
 
 fn open(directory: &Path, newest: u64) -> Accounts {
     Accounts::open(directory, "boot:1", newest)

@@ -1,21 +1,8 @@
 use whence_abi::record::{INLINE_SQL_BYTES, Span};
-use whence_model::{InstanceId, Transport};
+use whence_model::Transport;
+use whence_testkit::sample::server;
 
 use super::*;
-
-fn server() -> Server {
-    Server {
-        host: "db1".into(),
-        instance: InstanceId::derive("db1", "127.0.0.1:3306", "/var/lib/mysql"),
-        product: "MariaDB".into(),
-        version: None,
-        address: None,
-        port: Some(3306),
-        process_id: 7,
-        process_started_at: Timestamp(1),
-        container_id: None,
-    }
-}
 
 fn decoder() -> Decoder {
     let id = "0198c0de-0000-7000-8000-000000000000".parse().unwrap();

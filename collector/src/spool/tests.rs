@@ -1,6 +1,7 @@
 //! What the specification says, on a real file system.
 
-use whence_model::{LossReason, Server, Timestamp};
+use whence_model::{LossReason, Timestamp};
+use whence_testkit::sample;
 
 use super::record::HEAD_BYTES;
 use super::segment::SEGMENT_BYTES;
@@ -217,17 +218,7 @@ fn the_newest_batch_is_missed_when_it_is_damaged() {
 
 fn gap() -> ToldGap {
     ToldGap {
-        server: Server {
-            host: "db1".into(),
-            instance: whence_model::InstanceId(uuid::Uuid::from_u128(1)),
-            product: "MariaDB".into(),
-            version: None,
-            address: None,
-            port: None,
-            process_id: 7,
-            process_started_at: Timestamp(1),
-            container_id: None,
-        },
+        server: sample::server(),
         reason: LossReason::RingFull,
         events: 1000,
         from: Timestamp(1),

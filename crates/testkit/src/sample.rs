@@ -1,10 +1,44 @@
-//! Events as a busy shop makes them, for benchmarks.
+//! What tests and benchmarks tell of: a server, a span of it, events as a busy shop makes them.
+
+use std::collections::BTreeMap;
 
 use uuid::Uuid;
 use whence_model::{
-    CollectorId, Command, Event, EventKind, InstanceId, Outcome, Principal, Provider, Server, Session,
-    Statement, StatementClass, Text, Timestamp, Transport,
+    CollectorId, Command, Coverage, CoverageState, Event, EventKind, InstanceId, Outcome, Principal,
+    Provider, Server, Session, Statement, StatementClass, Text, Timestamp, Transport,
 };
+
+/// A server of which little is known.
+pub fn server() -> Server {
+    Server {
+        host: "db1".into(),
+        instance: InstanceId::derive("db1", "127.0.0.1:3306", "/var/lib/mysql"),
+        product: "MariaDB".into(),
+        version: None,
+        address: None,
+        port: Some(3306),
+        process_id: 7,
+        process_started_at: Timestamp(1),
+        container_id: None,
+    }
+}
+
+/// A span in which that server did not run.
+pub fn span() -> Coverage {
+    Coverage {
+        server: server(),
+        state: CoverageState::NotRunning,
+        provider: None,
+        from: Timestamp(0),
+        to: Timestamp(1),
+        seen: 0,
+        stored: 0,
+        filtered: 0,
+        filtered_by: BTreeMap::new(),
+        lost: BTreeMap::new(),
+        detail: None,
+    }
+}
 
 /// A point query of one of several accounts, each from some hosts. The collector and the sequence number are set by who
 /// seals it.

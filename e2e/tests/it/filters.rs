@@ -99,18 +99,7 @@ async fn filtered(api: &Api, server: &DatabaseServer, expected: &[(&str, u64)]) 
 
 /// All events of `user` that are the command of this name.
 async fn commands(api: &Api, user: &str, name: &str) -> anyhow::Result<Vec<Value>> {
-    let mut all = Vec::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let mut query = vec![("user", user), ("command", name), ("limit", "1000"), ("from", "-1h")];
-        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let page = api.get("/api/v1/events", &query).await?;
-        all.extend(page["events"].as_array().cloned().unwrap_or_default());
-        cursor = page["next_cursor"].as_str().map(str::to_owned);
-        if cursor.is_none() {
-            return Ok(all);
-        }
-    }
+    api.all_events(&[("user", user), ("command", name), ("from", "-1h")]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,19 +15,8 @@ fn script(label: &str, numbers: std::ops::Range<usize>) -> String {
 
 /// The SQL texts with `label` in them, as often as they are stored.
 async fn stored(api: &Api, label: &str) -> anyhow::Result<Vec<String>> {
-    let mut texts = Vec::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let mut query = vec![("text", label), ("limit", "1000"), ("from", "-1h")];
-        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let page = api.get("/api/v1/events", &query).await?;
-        let events = page["events"].as_array().cloned().unwrap_or_default();
-        texts.extend(events.iter().map(|event| event["sql_text"].as_str().unwrap_or_default().to_owned()));
-        cursor = page["next_cursor"].as_str().map(str::to_owned);
-        if cursor.is_none() {
-            return Ok(texts);
-        }
-    }
+    let events = api.all_events(&[("text", label), ("from", "-1h")]).await?;
+    Ok(events.iter().map(|event| event["sql_text"].as_str().unwrap_or_default().to_owned()).collect())
 }
 
 /// Waits until all are stored, and checks that each is there once.

@@ -1,13 +1,11 @@
 //! Collectors: which of them live, when they began and ended, and who is told when one falls silent.
 
-use std::collections::BTreeMap;
-
 use axum::http::Method;
 use whence_model::{
     Began, ClockQuality, CollectorId, Coverage, CoverageState, InstanceId, Life, Provider, Server, Timestamp,
 };
 use whence_store::Store;
-use whence_testkit::Sender;
+use whence_testkit::{Sender, sample};
 
 use crate::events::{SECOND, server};
 use crate::harness::Service;
@@ -25,12 +23,8 @@ fn own_span(host: &str, seconds_ago: i64, life: Life) -> Coverage {
         provider: Some(Provider::Collector),
         from: to.plus_ns(-10 * SECOND),
         to,
-        seen: 0,
-        stored: 0,
-        filtered: 0,
-        filtered_by: BTreeMap::new(),
-        lost: BTreeMap::new(),
         detail: Some(life.to_string()),
+        ..sample::span()
     }
 }
 

@@ -1,7 +1,5 @@
 //! Events for the tests.
 
-use std::collections::BTreeMap;
-
 use uuid::Uuid;
 use whence_model::{
     BatchId, CollectorId, Command, Coverage, CoverageState, Event, EventKind, Gap, InstanceId, LossReason,
@@ -9,6 +7,7 @@ use whence_model::{
 };
 use whence_store::Store;
 use whence_store::row::{BatchRow, CoverageRow, EventRow};
+use whence_testkit::sample;
 
 pub const COLLECTOR: CollectorId = CollectorId(Uuid::from_u128(0x0198_c0de_0000_7000_8000_0000_0000_0001));
 /// 2026-11-23T12:00:00Z.
@@ -113,10 +112,7 @@ pub fn watched(host: &str, from: i64, to: i64) -> Coverage {
         to: NOON.plus_ns(to * SECOND),
         seen: 10,
         stored: 10,
-        filtered: 0,
-        filtered_by: BTreeMap::new(),
-        lost: BTreeMap::new(),
-        detail: None,
+        ..sample::span()
     }
 }
 

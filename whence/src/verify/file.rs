@@ -89,18 +89,11 @@ fn progress() -> ProgressBar {
 /// What the chains held when the export ended.
 fn heads(manifest: &ExportManifest) -> anyhow::Result<Vec<KnownHead>> {
     let head = |chain: &export::ChainHead| {
-        let mut batch_hash = [0; 32];
-        hex::decode_to_slice(&chain.batch_hash, &mut batch_hash)?;
+        let source = format!("export {}", manifest.export_id);
         let key = chain.public_key.as_deref().and_then(PublicKey::parse);
-        anyhow::Ok(KnownHead {
-            source: format!("export {}", manifest.export_id),
-            collector: chain.collector_id,
-            public_key: key.map(PublicKey::to_bytes),
-            batch: chain.batch,
-            batch_hash,
-        })
+        super::known(source, chain.collector_id, key, chain.batch, &chain.batch_hash)
     };
-    manifest.chains.iter().map(head).collect::<Result<_, _>>().context("the manifest names no hash")
+    manifest.chains.iter().map(head).collect::<Option<_>>().context("the manifest names no hash")
 }
 
 fn file_finding(finding: &FileFinding, json: bool) -> String {

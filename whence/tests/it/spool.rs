@@ -9,9 +9,9 @@ use whence_chain::SigningKey;
 use whence_collector::seal::{Link, Sealer};
 use whence_collector::spool::Spool;
 use whence_model::{
-    CollectorId, Command, Event, EventKind, InstanceId, Outcome, Principal, Provider, Server, Session,
-    Timestamp,
+    CollectorId, Command, Event, EventKind, Outcome, Principal, Provider, Session, Timestamp,
 };
+use whence_testkit::sample;
 
 use crate::whence;
 
@@ -23,17 +23,7 @@ fn event(sequence: u64) -> Event {
         provider: Provider::Functions,
         started_at: Timestamp(5),
         duration_ns: Some(1),
-        server: Server {
-            host: "db1".into(),
-            instance: InstanceId(Uuid::from_u128(2)),
-            product: "MariaDB".into(),
-            version: None,
-            address: None,
-            port: None,
-            process_id: 7,
-            process_started_at: Timestamp(0),
-            container_id: None,
-        },
+        server: sample::server(),
         principal: Principal { user: Some("app".into()), ..Principal::default() },
         session: Session::default(),
         command: Some(Command(14)),

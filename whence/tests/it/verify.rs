@@ -6,13 +6,13 @@ use secrecy::ExposeSecret;
 use uuid::Uuid;
 use whence_chain::SigningKey;
 use whence_model::{
-    CollectorId, Command, Event, EventKind, InstanceId, Outcome, Principal, Provider, Server, Session,
-    Statement, StatementClass, Text, Timestamp,
+    CollectorId, Command, Event, EventKind, Outcome, Principal, Provider, Session, Statement, StatementClass,
+    Text, Timestamp,
 };
 use whence_proof::export::{Content, Digest, ExportManifest};
 use whence_proof::heads::{Added, DayHeads, S3Options, Target};
 use whence_store::read::Window;
-use whence_testkit::{MockS3, Sender, TestDatabase};
+use whence_testkit::{MockS3, Sender, TestDatabase, sample};
 
 use crate::whence;
 
@@ -24,17 +24,7 @@ fn event(sql: &str) -> Event {
         provider: Provider::Usdt,
         started_at: Timestamp(1_795_435_200_000_000_000),
         duration_ns: Some(1),
-        server: Server {
-            host: "db1".into(),
-            instance: InstanceId::derive("db1", "127.0.0.1:3306", "/var/lib/mysql"),
-            product: "MySQL".into(),
-            version: None,
-            address: None,
-            port: None,
-            process_id: 1,
-            process_started_at: Timestamp(1_795_400_000_000_000_000),
-            container_id: None,
-        },
+        server: sample::server(),
         principal: Principal { user: Some("app".into()), ..Principal::default() },
         session: Session::default(),
         command: Some(Command::QUERY),

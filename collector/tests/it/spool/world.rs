@@ -9,7 +9,8 @@ use tempfile::TempDir;
 use uuid::Uuid;
 use whence_collector::seal::{Link, SealedBatch};
 use whence_collector::spool::{Lost, RingMark, Spool, SpoolError, ToldGap};
-use whence_model::{InstanceId, LossReason, Server, Timestamp};
+use whence_model::{LossReason, Timestamp};
+use whence_testkit::sample;
 
 /// Some segments, and room to fill up.
 const DISK_BYTES: u64 = 256 << 10;
@@ -403,18 +404,7 @@ fn behind(batch: &SealedBatch) -> Link {
 }
 
 fn gap(reason: LossReason, events: u64) -> ToldGap {
-    let server = Server {
-        host: "db1".into(),
-        instance: InstanceId(Uuid::from_u128(1)),
-        product: "MariaDB".into(),
-        version: None,
-        address: None,
-        port: None,
-        process_id: 7,
-        process_started_at: Timestamp(1),
-        container_id: None,
-    };
-    ToldGap { server, reason, events, from: Timestamp(1), to: Timestamp(2) }
+    ToldGap { server: sample::server(), reason, events, from: Timestamp(1), to: Timestamp(2) }
 }
 
 fn ignore_full(done: Result<(), SpoolError>) {
