@@ -1,61 +1,73 @@
 //! Who sends: keys of collectors, remembered for a few seconds, and the enrolment token.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, header};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
+use tokio::time::timeout;
 use whence_chain::PublicKey;
 use whence_model::CollectorId;
-use whence_store::Store;
+use whence_store::row::CollectorRow;
+use whence_store::{Store, StoreError};
 
+use crate::group::ANSWER_TIMEOUT;
 use crate::refusal::Refusal;
 
-/// Keys of collectors as ClickHouse has them, looked up again after a while so that a revocation takes effect.
+/// Keys of collectors as ClickHouse has them, looked up again after a while so that a revocation takes effect. All are looked up
+/// together, since a thousand collectors would else ask a thousand times.
 pub struct Keys {
     lifetime: Duration,
-    known: Mutex<HashMap<CollectorId, Known>>,
+    known: tokio::sync::Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    collectors: HashMap<CollectorId, Key>,
+    looked_up: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
-struct Known {
+struct Key {
     public_key: [u8; 32],
     is_revoked: bool,
-    looked_up: Instant,
+}
+
+impl From<CollectorRow> for Key {
+    fn from(row: CollectorRow) -> Self {
+        Self { public_key: row.public_key, is_revoked: row.revoked_at.is_some() }
+    }
 }
 
 impl Keys {
     pub fn new(lifetime: Duration) -> Self {
-        Self { lifetime, known: Mutex::default() }
+        Self { lifetime, known: tokio::sync::Mutex::default() }
     }
 
     /// The key that `collector` signs with.
     pub async fn key(&self, store: &Store, collector: CollectorId) -> Result<PublicKey, Refusal> {
-        let known = match self.recall(collector) {
-            Some(known) => known,
-            None => self.look_up(store, collector).await?,
+        let mut known = self.known.lock().await;
+        if known.looked_up.is_none_or(|at| at.elapsed() >= self.lifetime) {
+            let looked_up = Instant::now();
+            let rows = timeout(ANSWER_TIMEOUT, store.list_collectors()).await;
+            let rows = rows.map_err(|_| StoreError::timed_out())??;
+            let key = |row: CollectorRow| (CollectorId(row.collector_id), Key::from(row));
+            known.collectors = rows.into_iter().map(key).collect();
+            known.looked_up = Some(looked_up);
+        }
+        let found = known.collectors.get(&collector).copied();
+        drop(known);
+        let key = match found {
+            Some(key) => key,
+            // It may have enrolled meanwhile. One that did not is not remembered: a stranger's ids must not fill the memory.
+            None => store.collector(collector).await?.ok_or(Refusal::UnknownCollector)?.into(),
         };
-        if known.is_revoked {
+        if key.is_revoked {
             return Err(Refusal::Revoked);
         }
         // Enrolment lets no other bytes through.
-        PublicKey::from_bytes(&known.public_key).ok_or(Refusal::WrongSignature)
-    }
-
-    fn recall(&self, collector: CollectorId) -> Option<Known> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&collector).copied()?;
-        (known.looked_up.elapsed() < self.lifetime).then_some(known)
-    }
-
-    async fn look_up(&self, store: &Store, collector: CollectorId) -> Result<Known, Refusal> {
-        let looked_up = Instant::now();
-        // One that is not known is not remembered: it enrols next, and a stranger's ids must not fill the memory.
-        let row = store.collector(collector).await?.ok_or(Refusal::UnknownCollector)?;
-        let known = Known { public_key: row.public_key, is_revoked: row.revoked_at.is_some(), looked_up };
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(collector, known);
-        Ok(known)
+        PublicKey::from_bytes(&key.public_key).ok_or(Refusal::WrongSignature)
     }
 }
 

@@ -17,24 +17,18 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use serde::Serialize;
-use whence_model::{CollectorId, Timestamp};
-use whence_store::{StoreError, Written};
+use tracing::Instrument as _;
+use whence_model::Timestamp;
+use whence_store::Written;
 use whence_wire::Batch;
 
+use crate::lane::{Checked, Lane, Place};
 use crate::refusal::Refusal;
 use crate::router::Ingest;
-use crate::write::{Rows, batch_id};
 use crate::{check, receive};
 
 /// How often the same oddity of one collector is logged.
 const REMINDER: Duration = Duration::from_mins(10);
-
-/// What one collector has to itself in this process. Its batches go through one by one.
-#[derive(Default)]
-pub struct Lane {
-    ahead_logged: Option<Instant>,
-    mismatch_logged: Option<Instant>,
-}
 
 /// The answer to a batch that is stored.
 #[derive(Serialize)]
@@ -44,23 +38,13 @@ pub struct Confirmed {
     stored: &'static str,
 }
 
-/// Where a batch belongs in its chain.
-enum Place {
-    /// It is stored.
-    Stored,
-    /// It is the next one, after so many that will never come.
-    Next { missing: u64 },
-    /// It had been declared missing, and fits where it was missed.
-    Late,
-}
-
 pub async fn receive(
     State(ingest): State<Arc<Ingest>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Confirmed>, Refusal> {
     receive::check_headers(&headers)?;
-    let _admission = ingest.admit()?;
+    let admission = Ingest::admit(&ingest, &headers)?;
     let bytes = receive::body(&ingest.config, body, ingest.config.body_bytes).await?;
     ingest.metrics.received_bytes.inc_by(bytes.len() as u64);
 
@@ -71,24 +55,22 @@ pub async fn receive(
     let collector = batch.manifest.collector;
     tracing::Span::current().record("collector", tracing::field::display(collector));
     let key = ingest.keys.key(&ingest.config.store, collector).await?;
-    let (batch, hashes) =
-        blocking(move || check::contents(&batch, &key).map(|hashes| (batch, hashes))).await??;
+    let declared = receive::declared_missing(&headers);
+    let checked = blocking(move || {
+        let (event_hashes, months) = check::contents(&batch, &key)?;
+        Ok::<_, Refusal>(Checked { batch, event_hashes, months, declared })
+    });
+    let checked = checked.await??;
     drop(decoding);
 
-    let lane = ingest.lane(collector);
-    let mut lane = lane.lock().await;
-    let number = batch.manifest.number;
-    let place = ingest.place(&batch, receive::declared_missing(&headers)).await?;
-    let written = match place {
-        Place::Stored => Written::Before,
-        Place::Next { .. } | Place::Late => {
-            let received_at = Timestamp::now();
-            ingest.note_oddities(&batch, received_at, &mut lane);
-            ingest.write(Rows::new(&batch, &hashes, received_at)).await?
-        }
+    let number = checked.batch.manifest.number;
+    // A task of its own, since it goes on when the collector hangs up.
+    let store = async move {
+        let _admission = admission;
+        ingest.store(checked).await
     };
-    ingest.store_works();
-    ingest.count(&place, written, &batch);
+    let written = tokio::spawn(store.in_current_span()).await;
+    let written = written.map_err(|error| Refusal::Internal(error.into()))??;
     let stored = match written {
         Written::New => "new",
         Written::Before => "before",
@@ -102,60 +84,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 impl Ingest {
-    /// Finds the batch's place, or says why it has none.
-    async fn place(&self, batch: &Batch, declared: Option<(u64, u64)>) -> Result<Place, Refusal> {
-        let collector = batch.manifest.collector;
-        let number = batch.manifest.number;
-        let newest = self.config.store.last_batch(collector).await?;
-        let last = newest.as_ref().map_or(0, |newest| newest.number);
-        if number <= last {
-            return self.place_before(batch, last).await;
-        }
-        let missing = number - last - 1;
-        if missing > 0 && declared != Some((last + 1, number - 1)) {
-            return Err(Refusal::OutOfOrder { number, last, next: last + 1, before: number - 1 });
-        }
-        check::follows(batch, newest.as_ref(), missing > 0)?;
-        Ok(Place::Next { missing })
-    }
-
-    /// The place of a batch whose number is not above that of the newest.
-    async fn place_before(&self, batch: &Batch, last: u64) -> Result<Place, Refusal> {
-        let store = &self.config.store;
-        let collector = batch.manifest.collector;
-        let number = batch.manifest.number;
-        if let Some(stored) = store.find_batch(batch_id(collector, number)).await? {
-            if stored.batch_hash == batch.batch_hash {
-                return Ok(Place::Stored);
-            }
-            return Err(Refusal::ConflictingBatch { number, last });
-        }
-        // It was declared missing, and came after all: it must fit what lies beside it.
-        let before = store.find_batch(batch_id(collector, number - 1)).await?;
-        check::follows(batch, before.as_ref(), before.is_none() && number > 1)?;
-        if let Some(after) = store.find_batch(batch_id(collector, number + 1)).await? {
-            check::precedes(batch, &after)?;
-        }
-        Ok(Place::Late)
-    }
-
-    async fn write(&self, rows: Rows) -> Result<Written, Refusal> {
-        let began = Instant::now();
-        let written = self.config.store.write_batch(&rows.batch, &rows.events, &rows.coverage).await;
-        self.metrics.write_seconds.observe(began.elapsed().as_secs_f64());
-        match written {
-            Ok(written) => Ok(written),
-            // Another ingest was quicker with another batch of this number.
-            Err(StoreError::Rejected { .. }) => {
-                let number = rows.batch.number;
-                Err(Refusal::ConflictingBatch { number, last: number })
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// What is odd and is stored all the same, since refusing it would lose it.
-    fn note_oddities(&self, batch: &Batch, now: Timestamp, lane: &mut Lane) {
+    pub fn note_oddities(&self, batch: &Batch, now: Timestamp, lane: &mut Lane) {
         if check::is_ahead(batch, now) {
             self.metrics.batches_ahead.inc();
             if is_due(&mut lane.ahead_logged) {
@@ -179,9 +109,9 @@ impl Ingest {
         }
     }
 
-    fn count(&self, place: &Place, written: Written, batch: &Batch) {
+    pub fn count(&self, place: &Place, batch: &Batch) {
         let metrics = &self.metrics;
-        if written == Written::Before {
+        if matches!(place, Place::Stored) {
             metrics.batches_repeated.inc();
             return;
         }
@@ -204,12 +134,6 @@ impl Ingest {
             }
             Place::Next { .. } | Place::Stored => {}
         }
-    }
-
-    /// This collector's lane. Only collectors that enrolled get one.
-    fn lane(&self, collector: CollectorId) -> Arc<tokio::sync::Mutex<Lane>> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        lanes.entry(collector).or_default().clone()
     }
 }
 

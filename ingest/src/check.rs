@@ -13,10 +13,13 @@ use crate::refusal::Refusal;
 /// How far ahead of ours a collector's clock may be before it is worth a word.
 const AHEAD_NS: i64 = 5 * 60 * 1_000_000_000;
 /// ClickHouse takes at most this many partitions in one insert (`max_partitions_per_insert_block`).
-const MONTHS: usize = 100;
+pub const MONTHS: usize = 100;
 
-/// Recomputes the hashes and verifies the signature. The answer is the hashes of the events, in their order.
-pub fn contents(batch: &Batch, key: &PublicKey) -> Result<Vec<Hash>, Refusal> {
+/// A year and a month: a partition of the table of events.
+pub type Month = (i32, u32);
+
+/// Recomputes the hashes and verifies the signature. The answer is the hashes of the events, in their order, and their months.
+pub fn contents(batch: &Batch, key: &PublicKey) -> Result<(Vec<Hash>, HashSet<Month>), Refusal> {
     let manifest = &batch.manifest;
     let changed = |what| Refusal::ContentsChanged { what, number: manifest.number };
     let event_hashes: Vec<Hash> = batch.events.iter().map(event_hash).collect();
@@ -31,17 +34,18 @@ pub fn contents(batch: &Batch, key: &PublicKey) -> Result<Vec<Hash>, Refusal> {
         return Err(Refusal::WrongSignature);
     }
     let number = manifest.number;
-    months(&batch.events).map_err(|(found, limit)| Refusal::TooManyMonths { number, found, limit })?;
-    Ok(event_hashes)
+    let months =
+        months(&batch.events).map_err(|(found, limit)| Refusal::TooManyMonths { number, found, limit })?;
+    Ok((event_hashes, months))
 }
 
-/// Whether ClickHouse can take these in one insert; else how many months there are, and how many may be.
-pub fn months(events: &[Event]) -> Result<(), (usize, usize)> {
+/// The months of these events. When ClickHouse can't take so many in one insert: how many there are, and how many may be.
+pub fn months(events: &[Event]) -> Result<HashSet<Month>, (usize, usize)> {
     let months: HashSet<_> = events.iter().map(|event| month(event.started_at)).collect();
-    if months.len() > MONTHS { Err((months.len(), MONTHS)) } else { Ok(()) }
+    if months.len() > MONTHS { Err((months.len(), MONTHS)) } else { Ok(months) }
 }
 
-fn month(at: Timestamp) -> (i32, u32) {
+fn month(at: Timestamp) -> Month {
     let at = at.to_utc();
     (at.year(), at.month())
 }

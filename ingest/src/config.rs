@@ -25,8 +25,9 @@ pub struct IngestConfig {
     pub limits: Limits,
     /// How long a sender may take for the body of one request.
     pub body_timeout: Duration,
-    /// Requests with a body that are worked on at once; more are asked to come again.
-    pub in_flight: usize,
+    /// Bytes of all requests that are worked on at once, as sent; more are asked to come again. In memory a batch takes about
+    /// ten times as much.
+    pub in_flight_bytes: usize,
     /// How long a key is used before it is looked up again: how long a revoked collector may still send.
     pub key_lifetime: Duration,
     /// How long requests may go on after the service was told to stop.
@@ -44,7 +45,7 @@ impl IngestConfig {
             body_bytes: 16 << 20,
             limits: Limits::default(),
             body_timeout: Duration::from_secs(30),
-            in_flight: 64,
+            in_flight_bytes: 64 << 20,
             key_lifetime: Duration::from_secs(5),
             drain: Duration::from_secs(8),
         }

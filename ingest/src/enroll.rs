@@ -40,7 +40,7 @@ pub async fn enroll(
     body: Body,
 ) -> Result<(StatusCode, Json<Enrolled>), Refusal> {
     check_token(&headers, &ingest.config.enroll_token)?;
-    let _admission = ingest.admit()?;
+    let _admission = Ingest::admit(&ingest, &headers)?;
     let body = receive::body(&ingest.config, body, BODY_BYTES).await?;
     let request: Request = serde_json::from_slice(&body).map_err(|error| Refusal::InvalidEnrolment {
         field: "the body",

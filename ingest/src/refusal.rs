@@ -207,7 +207,10 @@ impl From<WireError> for Refusal {
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Retryable { .. } | StoreError::TooBig => Self::StoreUnavailable(error),
+            StoreError::Retryable { .. }
+            | StoreError::SessionEnded
+            | StoreError::SessionBusy
+            | StoreError::TooBig => Self::StoreUnavailable(error),
             StoreError::Misconfigured { .. } => Self::StoreMisconfigured(error),
             StoreError::Rejected { .. } | StoreError::Corrupt { .. } => Self::Internal(error.into()),
         }

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use prometheus_client::registry::Registry;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -20,46 +20,54 @@ use whence_model::CollectorId;
 use whence_store::Readiness;
 
 use crate::authenticate::Keys;
-use crate::batches::Lane;
+use crate::group::Groups;
+use crate::lane::Lane;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::{IngestConfig, batches, enroll, external, health};
 
+/// A request counts as so many bytes at least.
+const LEAST_ROOM_BYTES: usize = 16 << 10;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the handlers share.
 pub struct Ingest {
     pub config: IngestConfig,
     pub keys: Keys,
+    pub groups: Groups,
     pub lanes: Mutex<HashMap<CollectorId, Arc<tokio::sync::Mutex<Lane>>>>,
     pub enrolling: tokio::sync::Mutex<()>,
     pub metrics: Metrics,
     pub registry: Registry,
     pub readiness: Readiness,
     pub stopping: CancellationToken,
-    in_flight: Semaphore,
+    in_flight: Arc<Semaphore>,
     decoders: Semaphore,
     misconfiguration_logged: AtomicBool,
 }
 
-/// A place among the requests that are worked on.
-pub struct Admission<'a> {
-    _permit: SemaphorePermit<'a>,
-    metrics: &'a Metrics,
+/// Room for a request that is worked on.
+pub struct Admission {
+    _permit: OwnedSemaphorePermit,
+    ingest: Arc<Ingest>,
 }
 
-impl Drop for Admission<'_> {
+impl Drop for Admission {
     fn drop(&mut self) {
-        self.metrics.in_flight.dec();
+        self.ingest.metrics.in_flight.dec();
     }
 }
 
 impl Ingest {
-    /// Lets a request in when there is room.
-    pub fn admit(&self) -> Result<Admission<'_>, Refusal> {
-        let permit = self.in_flight.try_acquire().map_err(|_| Refusal::Busy)?;
-        self.metrics.in_flight.inc();
-        Ok(Admission { _permit: permit, metrics: &self.metrics })
+    /// Lets a request in when there is room for its body.
+    pub fn admit(ingest: &Arc<Self>, headers: &HeaderMap) -> Result<Admission, Refusal> {
+        let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let most = ingest.config.body_bytes;
+        let bytes = length.unwrap_or(most).clamp(LEAST_ROOM_BYTES, most.max(LEAST_ROOM_BYTES));
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let permit = ingest.in_flight.clone().try_acquire_many_owned(permits).map_err(|_| Refusal::Busy)?;
+        ingest.metrics.in_flight.inc();
+        Ok(Admission { _permit: permit, ingest: ingest.clone() })
     }
 
     /// Waits for a turn to decompress and check a batch.
@@ -104,13 +112,14 @@ pub fn router_until(config: IngestConfig, stopping: CancellationToken) -> Router
     let decoders = std::thread::available_parallelism().map_or(2, usize::from);
     let ingest = Arc::new(Ingest {
         keys: Keys::new(config.key_lifetime),
+        groups: Groups::start(&config.store),
         lanes: Mutex::default(),
         enrolling: tokio::sync::Mutex::default(),
         registry: metrics.registry(),
         metrics,
         readiness: Readiness::default(),
         stopping,
-        in_flight: Semaphore::new(config.in_flight),
+        in_flight: Arc::new(Semaphore::new(config.in_flight_bytes)),
         decoders: Semaphore::new(decoders),
         misconfiguration_logged: AtomicBool::new(false),
         config,

@@ -125,7 +125,9 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::TooBig => Self::TooBig,
-            StoreError::Retryable { .. } => Self::StoreUnavailable(error),
+            StoreError::Retryable { .. } | StoreError::SessionEnded | StoreError::SessionBusy => {
+                Self::StoreUnavailable(error)
+            }
             StoreError::Misconfigured { .. } => Self::StoreMisconfigured(error),
             StoreError::Rejected { .. } | StoreError::Corrupt { .. } => Self::Internal(error.into()),
         }

@@ -12,6 +12,12 @@ pub enum StoreError {
     /// The data contradicts what is stored: trying again does not help.
     #[error("refused: {reason}")]
     Rejected { reason: String },
+    /// Somebody closed the session that this was to be written in, or it lay idle: nothing was written.
+    #[error("this ingest may not write for this collector any more; try again")]
+    SessionEnded,
+    /// A query of this session is running.
+    #[error("a query of this session has not ended; try again later")]
+    SessionBusy,
     /// The question needs more time or memory than one may use.
     #[error("this would read too much; choose a shorter time window or narrower filters")]
     TooBig,
@@ -47,6 +53,27 @@ const MISCONFIGURED: &[u32] = &[
 ];
 
 impl StoreError {
+    /// ClickHouse did not answer in time.
+    pub fn timed_out() -> Self {
+        Self::Retryable { source: clickhouse::error::Error::TimedOut }
+    }
+
+    /// The same for one more of those whom it concerns.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        match self {
+            Self::Retryable { source } => {
+                Self::Retryable { source: clickhouse::error::Error::Custom(source.to_string()) }
+            }
+            Self::Misconfigured { reason } => Self::Misconfigured { reason: reason.clone() },
+            Self::Rejected { reason } => Self::Rejected { reason: reason.clone() },
+            Self::SessionEnded => Self::SessionEnded,
+            Self::SessionBusy => Self::SessionBusy,
+            Self::TooBig => Self::TooBig,
+            Self::Corrupt { what, value } => Self::Corrupt { what, value: value.clone() },
+        }
+    }
+
     /// Sorts an error of the client by its code. The only place that looks into its text.
     pub(crate) fn from_clickhouse(error: clickhouse::error::Error) -> Self {
         use clickhouse::error::Error;
@@ -57,6 +84,8 @@ impl StoreError {
         };
         match (code, &error) {
             (Some(code), _) if TOO_BIG.contains(&code) => Self::TooBig,
+            (Some(372), _) => Self::SessionEnded,
+            (Some(373), _) => Self::SessionBusy,
             (Some(code), _) if MISCONFIGURED.contains(&code) => {
                 Self::Misconfigured { reason: first_line(&error) }
             }

@@ -3,6 +3,7 @@
 //! Audit events go in as rows made from `whence_model` types, and come out as the same types, so that their
 //! hashes can be computed again from what is stored.
 
+mod claim;
 mod codec;
 mod collectors;
 mod error;
@@ -17,6 +18,7 @@ pub mod row;
 pub mod verify;
 mod write;
 
+pub use claim::{Claims, GroupedBatch, WriterId};
 pub use collectors::Enrolment;
 pub use error::StoreError;
 pub use external::ExternalBatchRow;
@@ -44,6 +46,7 @@ pub struct ConnectOptions {
 #[derive(Clone)]
 pub struct Store {
     client: clickhouse::Client,
+    account: String,
     database: String,
 }
 
@@ -52,10 +55,10 @@ impl Store {
     pub fn connect(options: ConnectOptions) -> Self {
         let client = clickhouse::Client::default()
             .with_url(options.url)
-            .with_user(options.user)
+            .with_user(&options.user)
             .with_password(options.password.expose_secret())
             .with_database(&options.database);
-        Self { client, database: options.database }
+        Self { client, account: options.user, database: options.database }
     }
 
     /// Whether ClickHouse answers and knows this user.

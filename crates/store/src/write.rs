@@ -1,18 +1,22 @@
 //! Writing batches: every event once, whatever is repeated or cut off.
 //!
-//! The row in `batches` is written last and is the mark that the batch is complete. A batch that is sent again
-//! at once is dropped by ClickHouse (`insert_deduplication_token`); one that comes again long after is found by
-//! its row, or, when its writer died half way, completed with the rows that are missing.
+//! The row in `batches` is written last and is the mark that the batch is complete. A batch that comes again is found by its
+//! row, or, when its writer died half way, completed with the rows that are missing. Who may write is in `claim.rs`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use clickhouse::{Row, RowOwned, RowWrite};
-use sha2::{Digest, Sha256};
+use serde::Deserialize;
 use uuid::Uuid;
 use whence_model::{BatchId, CollectorId, Timestamp};
 
 use crate::row::{BatchRow, CoverageRow, EventRow};
-use crate::{Store, StoreError};
+use crate::{GroupedBatch, Store, StoreError};
+
+/// How long ClickHouse may take for one insert, or to take in a part of it.
+const INSERT_TIMEOUT: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(20);
 
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +28,7 @@ pub enum Written {
 }
 
 impl Store {
-    /// Stores a batch and returns when ClickHouse has confirmed all of it.
+    /// Stores one batch as a writer of its own, and returns when ClickHouse has confirmed all of it.
     ///
     /// `events` and `coverage` are those of `batch`. `Rejected` when another batch has taken its number.
     pub async fn write_batch(
@@ -33,21 +37,53 @@ impl Store {
         events: &[EventRow],
         coverage: &[CoverageRow],
     ) -> Result<Written, StoreError> {
-        if let Some(stored) = self.find_batch(BatchId(batch.batch_id)).await? {
-            if stored.batch_hash == batch.batch_hash {
-                return Ok(Written::Before);
+        loop {
+            match self.write_alone(batch, events, coverage).await {
+                // Of many at once, one after the other gets its turn.
+                Err(StoreError::SessionEnded | StoreError::SessionBusy) => {
+                    tokio::time::sleep(POLL.mul_f64(1.0 + 9.0 * rand::random::<f64>())).await;
+                }
+                written => return written,
             }
-            let reason = format!("batch {} was stored before with other contents", batch.number);
-            return Err(StoreError::Rejected { reason });
         }
-        let stored = self.stored_sequences(batch).await?;
-        let missing: Vec<&EventRow> =
-            events.iter().filter(|event| !stored.contains(&event.sequence)).collect();
-        let token = token(batch, &stored);
-        self.insert("events", &token, missing).await?;
-        self.insert("coverage", &token, coverage).await?;
-        self.insert("batches", &token, [batch]).await?;
-        Ok(Written::New)
+    }
+
+    async fn write_alone(
+        &self,
+        batch: &BatchRow,
+        events: &[EventRow],
+        coverage: &[CoverageRow],
+    ) -> Result<Written, StoreError> {
+        let collector = CollectorId(batch.collector_id);
+        let writer = self.open_writer().await?;
+        // It follows nothing that this writer has looked at.
+        self.claim_leap(writer, collector).await?;
+        for other in self.claim(writer, &[collector]).await?.others {
+            if !self.close_writer(other).await? {
+                return Err(StoreError::SessionBusy);
+            }
+        }
+        let written = match self.find_batch(BatchId(batch.batch_id)).await? {
+            Some(stored) if stored.batch_hash == batch.batch_hash => Written::Before,
+            Some(_) => {
+                let reason = format!("batch {} was stored before with other contents", batch.number);
+                return Err(StoreError::Rejected { reason });
+            }
+            None => {
+                let stored =
+                    self.stored_sequences(&[batch]).await?.remove(&batch.batch_id).unwrap_or_default();
+                let missing = events.iter().filter(|event| !stored.contains(&event.sequence));
+                let group = GroupedBatch {
+                    batch: batch.clone(),
+                    events: missing.cloned().collect(),
+                    coverage: coverage.to_vec(),
+                };
+                self.write_group(writer, &[group]).await?;
+                Written::New
+            }
+        };
+        self.close_writer(writer).await?;
+        Ok(written)
     }
 
     /// The batch with this id, when all of it is stored.
@@ -64,20 +100,35 @@ impl Store {
         Ok(query.fetch_optional().await?)
     }
 
-    /// The sequence numbers of this batch that are stored although the batch is not complete.
-    async fn stored_sequences(&self, batch: &BatchRow) -> Result<HashSet<u64>, StoreError> {
-        let (Some(first), Some(last)) = (batch.first_started_at, batch.last_started_at) else {
-            return Ok(HashSet::new());
-        };
+    /// The sequence numbers that are stored of these batches although they are not complete, by the batch's id.
+    pub async fn stored_sequences(
+        &self,
+        batches: &[&BatchRow],
+    ) -> Result<HashMap<Uuid, HashSet<u64>>, StoreError> {
+        #[derive(Row, Deserialize)]
+        struct Stored {
+            #[serde(with = "clickhouse::serde::uuid")]
+            batch_id: Uuid,
+            sequence: u64,
+        }
+        let first = batches.iter().filter_map(|batch| batch.first_started_at).min();
+        let last = batches.iter().filter_map(|batch| batch.last_started_at).max();
+        let (Some(first), Some(last)) = (first, last) else { return Ok(HashMap::new()) };
         // The times are the primary key, so this reads little.
-        let sql = "SELECT sequence FROM events WHERE batch_id = {id:UUID} AND collector_id = {collector:UUID}
+        let sql = "SELECT batch_id, sequence FROM events WHERE batch_id IN {ids:Array(UUID)}
+            AND collector_id IN {collectors:Array(UUID)}
             AND started_at BETWEEN fromUnixTimestamp64Nano({first:Int64}, 'UTC') \
                 AND fromUnixTimestamp64Nano({last:Int64}, 'UTC')";
-        let query = self.client().query(sql);
-        let query =
-            query.param("id", batch.batch_id.to_string()).param("collector", batch.collector_id.to_string());
-        let rows = query.param("first", first.0).param("last", last.0).fetch_all::<u64>().await?;
-        Ok(rows.into_iter().collect())
+        let texts = |id: fn(&BatchRow) -> Uuid| batches.iter().map(|batch| id(batch).to_string()).collect();
+        let (ids, collectors): (Vec<String>, Vec<String>) =
+            (texts(|batch| batch.batch_id), texts(|batch| batch.collector_id));
+        let query = self.client().query(sql).param("ids", ids).param("collectors", collectors);
+        let rows = query.param("first", first.0).param("last", last.0).fetch_all::<Stored>().await?;
+        let mut stored = HashMap::<Uuid, HashSet<u64>>::new();
+        for row in rows {
+            stored.entry(row.batch_id).or_default().insert(row.sequence);
+        }
+        Ok(stored)
     }
 
     /// Inserts rows as one block, and returns when ClickHouse has them. No rows: nothing is sent.
@@ -96,6 +147,7 @@ impl Store {
         }
         let insert = self.client().insert::<R>(table).await?;
         let mut insert = insert
+            .with_timeouts(Some(INSERT_TIMEOUT), Some(INSERT_TIMEOUT))
             .with_setting("async_insert", "0")
             .with_setting("insert_deduplicate", "1")
             .with_setting("insert_deduplication_token", token);
@@ -104,17 +156,6 @@ impl Store {
         }
         Ok(insert.end().await?)
     }
-}
-
-/// What ClickHouse knows this insert by. Writing the rest of a half-written batch is another insert.
-fn token(batch: &BatchRow, stored: &HashSet<u64>) -> String {
-    if stored.is_empty() {
-        return batch.batch_id.to_string();
-    }
-    let mut sequences: Vec<u64> = stored.iter().copied().collect();
-    sequences.sort_unstable();
-    let bytes: Vec<u8> = sequences.iter().flat_map(|sequence| sequence.to_be_bytes()).collect();
-    format!("{}-{}", batch.batch_id, hex::encode(Sha256::digest(bytes)))
 }
 
 /// A token for a row that is not part of a batch: nothing is the same twice.

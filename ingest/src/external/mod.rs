@@ -60,7 +60,7 @@ pub async fn receive(
     let source = ingest.config.sources.authenticate(&headers)?.to_owned();
     let encoding = body::encoding(&headers)?;
     let key = key(&headers)?;
-    let _admission = ingest.admit()?;
+    let _admission = Ingest::admit(&ingest, &headers)?;
     let bytes = receive::body(&ingest.config, body, ingest.config.body_bytes).await?;
     ingest.metrics.received_bytes.inc_by(bytes.len() as u64);
 

@@ -102,7 +102,7 @@ async fn a_slow_sender_is_cut_off() {
 #[tokio::test]
 async fn more_requests_than_there_is_room_for_are_asked_to_come_again() {
     let (database, _, mut collector) = enrolled("busy").await;
-    let router = whence_ingest::router(IngestConfig { in_flight: 1, ..config(&database) });
+    let router = whence_ingest::router(IngestConfig { in_flight_bytes: 16 << 20, ..config(&database) });
     let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
     let body = futures::stream::once(async {
         receiver.await.ok();

@@ -80,7 +80,7 @@ async fn wait_until(what: &str, is_so: impl Fn() -> bool) {
 async fn batches_go_in_order_to_the_ingest_that_takes_them() {
     let database = TestDatabase::new("ship_failover").await;
     // One that is not there, one that has no room and asks to wait, one that works.
-    let busy = start(IngestConfig { in_flight: 0, ..config(&database) }).await;
+    let busy = start(IngestConfig { in_flight_bytes: 0, ..config(&database) }).await;
     let urls = ["http://127.0.0.1:1".into(), busy, start(config(&database)).await];
     let directory = tempfile::tempdir().unwrap();
     let mut shipping = Shipping::start(directory.path(), &urls);
