@@ -46,8 +46,8 @@ pub struct Judge {
     uncounted: u64,
     /// Numbers without a batch.
     without_batch: u64,
-    /// Events of batches that were written when their answer was lost, and refused when they came again: they are stored,
-    /// some or all of a batch, and the batch is counted as lost.
+    /// Events of batches that were written when their answer was lost, some or all of a batch, and that were refused when they
+    /// came again, or damaged before: they are stored, and the batch is counted as lost.
     also_stored: u64,
 }
 
@@ -147,7 +147,7 @@ impl Judge {
                 _ => {}
             }
         }
-        let also_stored = stored_of_refused(stack)?;
+        let also_stored = stored_of_lost(stack)?;
         let newly = also_stored.saturating_sub(std::mem::replace(&mut self.also_stored, also_stored));
         let lacks_others = lacking_others(ledger, &stored, blur);
         let lost = missing + lacks_others;
@@ -263,21 +263,21 @@ impl Judge {
     }
 }
 
-/// Events that are stored of batches in quarantine.
-fn stored_of_refused(stack: &Stack) -> anyhow::Result<u64> {
-    let mut stored = 0;
+/// Events that are stored of batches in quarantine, or of batches that are not stored though later ones are.
+fn stored_of_lost(stack: &Stack) -> anyhow::Result<u64> {
+    let mut lost = vec![
+        "batch_id NOT IN (SELECT batch_id FROM batches) AND sequence < (SELECT max(first_sequence) FROM batches)"
+            .to_owned(),
+    ];
     for file in std::fs::read_dir(stack.spool_disk.path().join("spool/quarantine"))? {
-        let Ok(batch) = whence_wire::decode(&std::fs::read(file?.path())?, &whence_wire::Limits::default())
-        else {
-            // A note of one that was damaged.
-            continue;
-        };
-        let (first, count) = (batch.manifest.first_sequence, batch.manifest.event_count);
-        let sql =
-            format!("SELECT count() FROM events WHERE sequence >= {first} AND sequence - {first} < {count}");
-        stored += number(&stack.ask(&sql)?, 0);
+        // Another file is a note of one that was damaged.
+        if let Ok(batch) = whence_wire::decode(&std::fs::read(file?.path())?, &whence_wire::Limits::default())
+        {
+            let (first, count) = (batch.manifest.first_sequence, batch.manifest.event_count);
+            lost.push(format!("sequence >= {first} AND sequence - {first} < {count}"));
+        }
     }
-    Ok(stored)
+    Ok(number(&stack.ask(&format!("SELECT count() FROM events WHERE {}", lost.join(" OR ")))?, 0))
 }
 
 /// Connects, quits and disconnects that are not stored.

@@ -58,10 +58,13 @@ impl Keys {
         }
         let found = known.collectors.get(&collector).copied();
         drop(known);
-        let key = match found {
-            Some(key) => key,
+        let key = if let Some(key) = found {
+            key
+        } else {
             // It may have enrolled meanwhile. One that did not is not remembered: a stranger's ids must not fill the memory.
-            None => store.collector(collector).await?.ok_or(Refusal::UnknownCollector)?.into(),
+            let row = timeout(ANSWER_TIMEOUT, store.collector(collector)).await;
+            let row = row.map_err(|_| StoreError::timed_out())??;
+            row.ok_or(Refusal::UnknownCollector)?.into()
         };
         if key.is_revoked {
             return Err(Refusal::Revoked);

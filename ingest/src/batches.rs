@@ -1,4 +1,7 @@
-//! `POST /v1/batches`: a batch comes in, and is acknowledged when ClickHouse has it.
+//! `POST /v1/batches`: batches that follow each other come in, mostly one, and are acknowledged when ClickHouse has them.
+//!
+//! The answer is about the first of them, but for 200, which names the last that is stored. What follows one that cannot be
+//! stored is left out; its collector sends it again, as the first then.
 //!
 //! | answer | what the collector does |
 //! | --- | --- |
@@ -18,8 +21,9 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use serde::Serialize;
 use tracing::Instrument as _;
-use whence_model::Timestamp;
-use whence_store::Written;
+use whence_chain::PublicKey;
+use whence_model::{Event, Timestamp};
+use whence_store::row::EventRow;
 use whence_wire::Batch;
 
 use crate::lane::{Checked, Lane, Place};
@@ -30,12 +34,12 @@ use crate::{check, receive};
 /// How often the same oddity of one collector is logged.
 const REMINDER: Duration = Duration::from_mins(10);
 
-/// The answer to a batch that is stored.
+/// The answer to batches that are stored, up to `number`.
 #[derive(Serialize)]
 pub struct Confirmed {
-    number: u64,
+    pub number: u64,
     /// `new`, or `before` when it had been stored before.
-    stored: &'static str,
+    pub stored: &'static str,
 }
 
 pub async fn receive(
@@ -51,31 +55,53 @@ pub async fn receive(
     // Decompressed batches of senders that are not known yet are few at a time.
     let decoding = ingest.decoding().await?;
     let limits = ingest.config.limits;
-    let batch = blocking(move || whence_wire::decode(&bytes, &limits)).await??;
-    let collector = batch.manifest.collector;
+    let (run, decompressed_bytes) = blocking(move || whence_wire::decode_run(&bytes, &limits)).await??;
+    let Some(collector) = run.first().map(|first| first.manifest.collector) else {
+        return Err(Refusal::Internal(anyhow::anyhow!("a body without a batch was read")));
+    };
     tracing::Span::current().record("collector", tracing::field::display(collector));
     let key = ingest.keys.key(&ingest.config.store, collector).await?;
     let declared = receive::declared_missing(&headers);
-    let checked = blocking(move || {
-        let (event_hashes, months) = check::contents(&batch, &key)?;
-        Ok::<_, Refusal>(Checked { batch, event_hashes, months, declared })
-    });
-    let checked = checked.await??;
+    let checked = blocking(move || check_run(run, &key, declared)).await??;
+    let events = checked.iter().map(|checked| checked.batch.events.len()).sum();
+    let room = ingest.room(memory_bytes(events, decompressed_bytes)).await?;
     drop(decoding);
 
-    let number = checked.batch.manifest.number;
     // A task of its own, since it goes on when the collector hangs up.
     let store = async move {
-        let _admission = admission;
+        let (_admission, _room) = (admission, room);
         ingest.store(checked).await
     };
-    let written = tokio::spawn(store.in_current_span()).await;
-    let written = written.map_err(|error| Refusal::Internal(error.into()))??;
-    let stored = match written {
-        Written::New => "new",
-        Written::Before => "before",
-    };
-    Ok(Json(Confirmed { number, stored }))
+    let stored = tokio::spawn(store.in_current_span()).await;
+    stored.map_err(|error| Refusal::Internal(error.into()))?.map(Json)
+}
+
+/// How much memory batches take until they are stored, about: their events, and the rows that are made of them.
+fn memory_bytes(events: usize, decompressed_bytes: usize) -> usize {
+    const EVENT_BYTES: usize = size_of::<Event>() + size_of::<EventRow>();
+    EVENT_BYTES * events + 2 * decompressed_bytes
+}
+
+/// Checks batches of one collector, as far as they are what it signed; the refusal is that of the first.
+fn check_run(
+    run: Vec<Batch>,
+    key: &PublicKey,
+    declared: Option<(u64, u64)>,
+) -> Result<Vec<Checked>, Refusal> {
+    let mut checked = Vec::with_capacity(run.len());
+    let collector = run.first().map(|first| first.manifest.collector);
+    for batch in run {
+        // The key is the first one's.
+        if Some(batch.manifest.collector) != collector {
+            break;
+        }
+        match check::contents(&batch, key) {
+            Ok((event_hashes, months)) => checked.push(Checked { batch, event_hashes, months, declared }),
+            Err(refusal) if checked.is_empty() => return Err(refusal),
+            Err(_) => break,
+        }
+    }
+    Ok(checked)
 }
 
 /// Runs what takes the processor for long where it holds up no one else.

@@ -25,9 +25,11 @@ pub struct IngestConfig {
     pub limits: Limits,
     /// How long a sender may take for the body of one request.
     pub body_timeout: Duration,
-    /// Bytes of all requests that are worked on at once, as sent; more are asked to come again. In memory a batch takes about
-    /// ten times as much.
+    /// Bytes of all requests that are worked on at once, as sent; more are asked to come again. One without a Content-Length
+    /// counts as the largest.
     pub in_flight_bytes: usize,
+    /// Memory of all batches that wait for ClickHouse, about; more wait until there is room before they are decompressed.
+    pub decoded_bytes: usize,
     /// How long a key is used before it is looked up again: how long a revoked collector may still send.
     pub key_lifetime: Duration,
     /// How long requests may go on after the service was told to stop.
@@ -46,6 +48,7 @@ impl IngestConfig {
             limits: Limits::default(),
             body_timeout: Duration::from_secs(30),
             in_flight_bytes: 64 << 20,
+            decoded_bytes: 256 << 20,
             key_lifetime: Duration::from_secs(5),
             drain: Duration::from_secs(8),
         }

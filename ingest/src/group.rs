@@ -7,15 +7,16 @@
 //! Whatever goes wrong with an insert, its session is given up, and with it everything that this process knows: each collector's
 //! next batch asks anew.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use uuid::Uuid;
 use whence_model::{BatchId, CollectorId};
 use whence_store::row::BatchRow;
-use whence_store::{GroupedBatch, Store, StoreError, WriterId};
+use whence_store::{GroupedBatch, Store, StoreError, WRITER_LIFETIME, WriterId};
 
 use crate::check::{MONTHS, Month};
 
@@ -41,8 +42,11 @@ pub struct Known {
     pub newest: Option<BatchRow>,
     /// A batch of it came out of order, maybe to another ingest: any batch may be half-written.
     pub leapt: bool,
-    /// The batch that was asked about, and which of its events are stored.
-    pub stored: Option<(BatchId, HashSet<u64>)>,
+    /// A writer before this one may have left the batches behind the newest half-written: their events, or those of the first
+    /// few, without the batches.
+    pub unsure: bool,
+    /// Which events of the batches that were asked about are stored.
+    pub stored: HashMap<BatchId, HashSet<u64>>,
 }
 
 /// The way to ClickHouse that all batches of this process share.
@@ -52,20 +56,26 @@ pub struct Groups {
     writes: mpsc::Sender<Write>,
 }
 
-/// The session that is written in. None: one is opened for the next claim.
+/// The session that is written in, and since when. None: one is opened for the next claim.
 #[derive(Default)]
-struct Writer(Mutex<Option<WriterId>>);
+struct Writer(Mutex<Option<(WriterId, Instant)>>);
 
 struct Claim {
-    batch: BatchRow,
+    batches: Vec<BatchRow>,
     answer: oneshot::Sender<Result<Known, StoreError>>,
 }
 
 struct Write {
     writer: WriterId,
-    batch: GroupedBatch,
+    batches: Vec<GroupedBatch>,
     months: HashSet<Month>,
     answer: oneshot::Sender<Result<(), StoreError>>,
+}
+
+impl Write {
+    fn rows(&self) -> usize {
+        self.batches.iter().map(|batch| batch.events.len()).sum()
+    }
 }
 
 impl Groups {
@@ -91,25 +101,25 @@ impl Groups {
         self.writer.get() == Some(writer)
     }
 
-    /// Learns what is stored of the collector of `batch`, and keeps other services from writing for it.
-    pub async fn claim(&self, batch: BatchRow) -> Result<Known, StoreError> {
+    /// Learns what is stored of the collector of `batches`, at least one, and keeps other services from writing for it.
+    pub async fn claim(&self, batches: Vec<BatchRow>) -> Result<Known, StoreError> {
         let (answer, answered) = oneshot::channel();
         // The tasks live as long as this, so these fail only when the process ends.
-        self.claims.send(Claim { batch, answer }).await.map_err(|_| StoreError::SessionEnded)?;
+        self.claims.send(Claim { batches, answer }).await.map_err(|_| StoreError::SessionEnded)?;
         answered.await.map_err(|_| StoreError::SessionEnded)?
     }
 
-    /// Writes a batch that is not stored, on the ground of what was learnt as `writer`.
+    /// Writes batches of one collector that are not stored, on the ground of what was learnt as `writer`.
     ///
-    /// Must not be given up half way: the batch would be written after all, and nobody would know.
+    /// Must not be given up half way: they would be written after all, and nobody would know.
     pub async fn write(
         &self,
         writer: WriterId,
-        batch: GroupedBatch,
+        batches: Vec<GroupedBatch>,
         months: HashSet<Month>,
     ) -> Result<(), StoreError> {
         let (answer, answered) = oneshot::channel();
-        let write = Write { writer, batch, months, answer };
+        let write = Write { writer, batches, months, answer };
         self.writes.send(write).await.map_err(|_| StoreError::SessionEnded)?;
         answered.await.map_err(|_| StoreError::SessionEnded)?
     }
@@ -117,11 +127,13 @@ impl Groups {
 
 impl Writer {
     fn get(&self) -> Option<WriterId> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let writer = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.filter(|(_, since)| since.elapsed() < WRITER_LIFETIME).map(|(writer, _)| writer)
     }
 
     fn set(&self, writer: Option<WriterId>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = writer;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+            writer.map(|writer| (writer, Instant::now()));
     }
 }
 
@@ -138,8 +150,8 @@ impl Claiming {
     async fn run(mut self, mut claims: mpsc::Receiver<Claim>) {
         let mut waiting = Vec::new();
         while claims.recv_many(&mut waiting, MOST_CLAIMS).await > 0 {
-            let batches: Vec<&BatchRow> = waiting.iter().map(|claim| &claim.batch).collect();
-            let known = timeout(ANSWER_TIMEOUT, self.claim(&batches)).await;
+            let asked: Vec<&[BatchRow]> = waiting.iter().map(|claim| claim.batches.as_slice()).collect();
+            let known = timeout(ANSWER_TIMEOUT, self.claim(&asked)).await;
             match known.unwrap_or_else(|_| Err(StoreError::timed_out())) {
                 Ok(known) => waiting.drain(..).zip(known).for_each(|(claim, known)| {
                     // Nobody waits any more: the collector's next batch asks anew.
@@ -152,16 +164,17 @@ impl Claiming {
         }
     }
 
-    async fn claim(&mut self, batches: &[&BatchRow]) -> Result<Vec<Known>, StoreError> {
+    async fn claim(&mut self, asked: &[&[BatchRow]]) -> Result<Vec<Known>, StoreError> {
         let writer = match self.writer.get() {
             Some(writer) => writer,
             None => self.open().await?,
         };
-        let collectors: Vec<CollectorId> =
-            batches.iter().map(|batch| CollectorId(batch.collector_id)).collect();
-        let claims = self.store.claim(writer, &collectors).await?;
-        let others: Vec<WriterId> =
-            claims.others.into_iter().filter(|other| !self.closed.contains(other)).collect();
+        let batches: Vec<&BatchRow> = asked.iter().copied().flatten().collect();
+        let collector =
+            |run: &[BatchRow]| CollectorId(run.first().map_or(Uuid::nil(), |first| first.collector_id));
+        let collectors: Vec<CollectorId> = asked.iter().map(|run| collector(run)).collect();
+        let mut others = self.store.claim(writer, &collectors).await?;
+        others.retain(|other| !self.closed.contains(other));
         if others.iter().any(|other| !self.ours.contains(other)) {
             sleep(PATIENCE.mul_f64(1.0 + rand::random::<f64>())).await;
         }
@@ -172,21 +185,20 @@ impl Claiming {
             self.closed.insert(other);
         }
         let newest = self.store.last_batches(&collectors).await?;
-        let stored = self.store.stored_sequences(batches).await?;
-        let leapt: HashSet<CollectorId> = claims.leapt.into_iter().collect();
-        let known = |batch: &&BatchRow| {
-            let collector = CollectorId(batch.collector_id);
+        let mut stored = self.store.stored_sequences(&batches).await?;
+        let leapt = self.store.leapt(&collectors).await?;
+        let known = asked.iter().map(|run| {
+            let collector = collector(run);
+            let ids = run.iter().map(|batch| batch.batch_id);
             Known {
                 writer,
                 newest: newest.get(&collector).cloned(),
                 leapt: leapt.contains(&collector),
-                stored: Some((
-                    BatchId(batch.batch_id),
-                    stored.get(&batch.batch_id).cloned().unwrap_or_default(),
-                )),
+                unsure: true,
+                stored: ids.map(|id| (BatchId(id), stored.remove(&id).unwrap_or_default())).collect(),
             }
-        };
-        Ok(batches.iter().map(known).collect())
+        });
+        Ok(known.collect())
     }
 
     async fn open(&mut self) -> Result<WriterId, StoreError> {
@@ -200,7 +212,7 @@ impl Claiming {
 struct Writing {
     store: Store,
     writer: Arc<Writer>,
-    /// So many batches are written one by one, because one among them may be what ClickHouse does not take.
+    /// So many writes are done one by one, because one among them may be what ClickHouse does not take.
     alone: usize,
 }
 
@@ -214,7 +226,7 @@ impl Writing {
                 waiting.push_back(write);
             }
             take_waiting(&mut writes, &mut waiting);
-            if waiting.iter().map(|write| write.batch.events.len()).sum::<usize>() < SMALL_ROWS {
+            if waiting.iter().map(Write::rows).sum::<usize>() < SMALL_ROWS {
                 sleep_until(begin_at).await;
                 take_waiting(&mut writes, &mut waiting);
             }
@@ -228,7 +240,7 @@ impl Writing {
     fn group(&mut self, waiting: &mut VecDeque<Write>) -> Vec<Write> {
         let (mut group, mut rows, mut months) = (Vec::<Write>::new(), 0, HashSet::<Month>::new());
         while let Some(next) = waiting.front() {
-            rows += next.batch.events.len();
+            rows += next.rows();
             months.extend(&next.months);
             let is_full = rows > MOST_ROWS || months.len() > MONTHS || self.alone > 0;
             if is_full && !group.is_empty() {
@@ -248,13 +260,15 @@ impl Writing {
             let _ = write.answer.send(Err(StoreError::SessionEnded));
         }
         let Some(writer) = current.filter(|_| !group.is_empty()) else { return };
-        let (batches, answers): (Vec<GroupedBatch>, Vec<_>) =
-            group.into_iter().map(|write| (write.batch, write.answer)).unzip();
+        let writes = group.len();
+        let (batches, answers): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|write| (write.batches, write.answer)).unzip();
+        let batches: Vec<GroupedBatch> = batches.into_iter().flatten().collect();
         let written = self.store.write_group(writer, &batches).await;
         if let Err(error) = &written {
             self.writer.set(None);
             if !matches!(error, StoreError::SessionEnded | StoreError::SessionBusy) {
-                self.alone = batches.len();
+                self.alone = writes;
             }
         }
         for answer in answers {

@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use whence_chain::Hash;
 use whence_model::{BatchId, CollectorId, Timestamp};
-use whence_store::{GroupedBatch, StoreError, Written};
+use whence_store::StoreError;
+use whence_store::row::BatchRow;
 use whence_wire::Batch;
 
+use crate::batches::Confirmed;
 use crate::check::{self, Month};
 use crate::group::{ANSWER_TIMEOUT, Known};
 use crate::refusal::Refusal;
@@ -49,95 +51,155 @@ pub enum Place {
     Late,
 }
 
+impl Place {
+    /// Whether it does not follow the newest.
+    fn leaps(&self) -> bool {
+        matches!(self, Self::Next { missing: 1.. } | Self::Late)
+    }
+}
+
 impl Ingest {
-    /// Stores a batch, and returns when ClickHouse has it. Must not be given up half way: see `Groups::write`.
-    pub async fn store(&self, checked: Checked) -> Result<Written, Refusal> {
-        let lane = self.lane(checked.batch.manifest.collector);
+    /// Stores batches of one collector, the first of them or as many as follow it directly, and returns when ClickHouse has
+    /// them. Must not be given up half way: see `Groups::write`.
+    pub async fn store(&self, run: Vec<Checked>) -> Result<Confirmed, Refusal> {
+        let Some(first) = run.first() else { return Err(Refusal::Internal(anyhow::anyhow!("an empty run"))) };
+        let lane = self.lane(first.batch.manifest.collector);
         let mut lane = lane.lock().await;
         let began = Instant::now();
         let received_at = Timestamp::now();
-        let place = loop {
-            match self.try_store(&mut lane, &checked, received_at).await {
+        let places = loop {
+            match self.try_store(&mut lane, &run, received_at).await {
                 Err(Refusal::StoreUnavailable(StoreError::SessionEnded | StoreError::SessionBusy))
                     if began.elapsed() < TRY => {}
-                place => break place?,
+                places => break places?,
             }
         };
-        if !matches!(place, Place::Stored) {
-            self.note_oddities(&checked.batch, received_at, &mut lane);
-        }
         self.store_works();
-        self.count(&place, &checked.batch);
-        Ok(if matches!(place, Place::Stored) { Written::Before } else { Written::New })
+        let mut confirmed = Confirmed { number: 0, stored: "before" };
+        for (place, checked) in places.iter().zip(&run) {
+            confirmed.number = checked.batch.manifest.number;
+            if !matches!(place, Place::Stored) {
+                confirmed.stored = "new";
+                self.note_oddities(&checked.batch, received_at, &mut lane);
+            }
+            self.count(place, &checked.batch);
+        }
+        Ok(confirmed)
     }
 
     async fn try_store(
         &self,
         lane: &mut Lane,
-        checked: &Checked,
+        run: &[Checked],
         received_at: Timestamp,
-    ) -> Result<Place, Refusal> {
-        let batch = &checked.batch;
-        let rows = Rows::new(batch, &checked.event_hashes, received_at);
+    ) -> Result<Vec<Place>, Refusal> {
+        let rows = |checked: &Checked| Rows::new(&checked.batch, &checked.event_hashes, received_at);
+        let mut rows: Vec<Rows> = run.iter().map(rows).collect();
+        let batches = || rows.iter().map(|rows| rows.batch.clone()).collect();
         // Whatever goes wrong from here, the next batch asks anew.
         let mut known = match lane.known.take().filter(|known| self.groups.is_current(known.writer)) {
             Some(known) => known,
-            None => self.groups.claim(rows.batch.clone()).await?,
+            None => self.groups.claim(batches()).await?,
         };
-        let mut place = answered(self.place(batch, &known, checked.declared)).await;
-        if place.is_err() {
+        let mut places = answered(self.places(run, &rows, &known)).await;
+        if places.is_err() {
             // Another ingest may have stored more of it: only a write would have told.
-            known = self.groups.claim(rows.batch.clone()).await?;
-            place = answered(self.place(batch, &known, checked.declared)).await;
+            known = self.groups.claim(batches()).await?;
+            places = answered(self.places(run, &rows, &known)).await;
         }
-        let place = match place {
-            Ok(Place::Stored) => {
-                lane.known = Some(known);
-                return Ok(Place::Stored);
-            }
-            Ok(place) => place,
+        let places = match places {
+            Ok(places) => places,
             Err(refusal) => {
                 lane.known = Some(known);
                 return Err(refusal);
             }
         };
-        if !matches!(place, Place::Next { missing: 0 }) && !known.leapt {
-            answered(async {
-                Ok(self.config.store.claim_leap(known.writer, batch.manifest.collector).await?)
-            })
-            .await?;
+        let mut place = places.iter();
+        rows.retain(|_| place.next().is_some_and(|place| !matches!(place, Place::Stored)));
+        let Some(newest) = rows.last().map(|rows| rows.batch.clone()) else {
+            lane.known = Some(known);
+            return Ok(places);
+        };
+        if !known.leapt && places.iter().any(Place::leaps) {
+            let collector = CollectorId(newest.collector_id);
+            answered(async { Ok(self.config.store.claim_leap(known.writer, collector).await?) }).await?;
             known.leapt = true;
         }
-        let stored = answered(self.stored_sequences(&rows, &known)).await?;
-        let mut events = rows.events;
-        events.retain(|event| !stored.contains(&event.sequence));
-        let group = GroupedBatch { batch: rows.batch.clone(), events, coverage: rows.coverage };
+        answered(self.leave_out_stored(&mut rows, &mut known)).await?;
+        let written = run.iter().take(places.len());
+        let months = written.flat_map(|checked| checked.months.iter().copied()).collect();
         let began = Instant::now();
-        let written = self.groups.write(known.writer, group, checked.months.clone()).await;
+        let batches = rows.into_iter().map(Rows::grouped).collect();
+        let written = self.groups.write(known.writer, batches, months).await;
         self.metrics.write_seconds.observe(began.elapsed().as_secs_f64());
         written?;
-        known.stored = None;
-        if known.newest.as_ref().is_none_or(|newest| newest.number < rows.batch.number) {
-            known.newest = Some(rows.batch);
+        if known.newest.as_ref().is_none_or(|known| known.number < newest.number) {
+            known.newest = Some(newest);
         }
         lane.known = Some(known);
-        Ok(place)
+        Ok(places)
     }
 
-    /// Which events of this batch are stored although it is not complete.
+    /// Leaves out the events that are stored although their batch is not.
     ///
-    /// Only a writer before this one can have left some, and as it took batches in order, only of the batch that follows the
-    /// newest one: of the first that is written here.
-    async fn stored_sequences(&self, rows: &Rows, known: &Known) -> Result<HashSet<u64>, Refusal> {
-        let id = rows.batch.batch_id;
-        match &known.stored {
-            Some((asked, stored)) if *asked == BatchId(id) => Ok(stored.clone()),
-            None if !known.leapt => Ok(HashSet::new()),
-            _ => {
-                let mut stored = self.config.store.stored_sequences(&[&rows.batch]).await?;
-                Ok(stored.remove(&id).unwrap_or_default())
+    /// Only a writer before this one can have left some, of the batches behind the newest. It wrote the events of several at
+    /// once, all in one month and so in one part: when there are none of a batch, there are none of those behind it.
+    async fn leave_out_stored(&self, rows: &mut [Rows], known: &mut Known) -> Result<(), Refusal> {
+        let mut asked = std::mem::take(&mut known.stored);
+        for place in 0..rows.len() {
+            let Some((row, behind)) = rows.get_mut(place..).and_then(<[Rows]>::split_first_mut) else {
+                break;
+            };
+            let id = BatchId(row.batch.batch_id);
+            if !asked.contains_key(&id) {
+                if !known.unsure && !known.leapt {
+                    break;
+                }
+                let batches: Vec<&BatchRow> =
+                    std::iter::once(&row.batch).chain(behind.iter().map(|row| &row.batch)).collect();
+                let mut stored = self.config.store.stored_sequences(&batches).await?;
+                let ids = batches.iter().map(|batch| batch.batch_id);
+                asked.extend(ids.map(|id| (BatchId(id), stored.remove(&id).unwrap_or_default())));
             }
+            let stored = asked.remove(&id).unwrap_or_default();
+            if stored.is_empty() && !row.events.is_empty() {
+                known.unsure = false;
+            }
+            row.events.retain(|event| !stored.contains(&event.sequence));
         }
+        Ok(())
+    }
+
+    /// Finds the place of the first batch, or says why it has none, and those of the batches that follow it directly.
+    async fn places(&self, run: &[Checked], rows: &[Rows], known: &Known) -> Result<Vec<Place>, Refusal> {
+        let mut places = Vec::new();
+        let (mut before, mut months) = (None::<&BatchRow>, HashSet::<Month>::new());
+        for (checked, rows) in run.iter().zip(rows) {
+            let batch = &checked.batch;
+            let place = match (places.last(), before) {
+                (None, _) => self.place(batch, known, checked.declared).await?,
+                (Some(Place::Next { .. }), Some(before)) => {
+                    months.extend(&checked.months);
+                    let follows = before.number.checked_add(1) == Some(batch.manifest.number)
+                        && check::follows(batch, Some(before), false).is_ok();
+                    if !follows || months.len() > 1 {
+                        break;
+                    }
+                    Place::Next { missing: 0 }
+                }
+                (Some(Place::Stored), _) => match self.place(batch, known, None).await {
+                    Ok(place) if !place.leaps() => place,
+                    _ => break,
+                },
+                _ => break,
+            };
+            if months.is_empty() && !matches!(place, Place::Stored) {
+                months.extend(&checked.months);
+            }
+            before = Some(&rows.batch);
+            places.push(place);
+        }
+        Ok(places)
     }
 
     /// Finds the batch's place, or says why it has none.

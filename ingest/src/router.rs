@@ -43,6 +43,7 @@ pub struct Ingest {
     pub stopping: CancellationToken,
     in_flight: Arc<Semaphore>,
     decoders: Semaphore,
+    decoded: Arc<Semaphore>,
     misconfiguration_logged: AtomicBool,
 }
 
@@ -73,6 +74,14 @@ impl Ingest {
     /// Waits for a turn to decompress and check a batch.
     pub async fn decoding(&self) -> Result<SemaphorePermit<'_>, Refusal> {
         self.decoders.acquire().await.map_err(|error| Refusal::Internal(error.into()))
+    }
+
+    /// Waits for memory for batches of so many bytes, decompressed and as rows. They are there already, so wait only for a turn
+    /// to decompress more with this.
+    pub async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+        let bytes = u32::try_from(bytes.min(self.config.decoded_bytes)).unwrap_or(u32::MAX);
+        let room = self.decoded.clone().acquire_many_owned(bytes).await;
+        room.map_err(|error| Refusal::Internal(error.into()))
     }
 
     /// ClickHouse has done what it was asked: the next misconfiguration is a new one.
@@ -121,6 +130,7 @@ pub fn router_until(config: IngestConfig, stopping: CancellationToken) -> Router
         stopping,
         in_flight: Arc::new(Semaphore::new(config.in_flight_bytes)),
         decoders: Semaphore::new(decoders),
+        decoded: Arc::new(Semaphore::new(config.decoded_bytes)),
         misconfiguration_logged: AtomicBool::new(false),
         config,
     });

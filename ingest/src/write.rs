@@ -2,6 +2,7 @@
 
 use whence_chain::Hash;
 use whence_model::{BatchId, CollectorId, Timestamp};
+use whence_store::GroupedBatch;
 use whence_store::row::{BatchRow, CoverageRow, EventRow};
 use whence_wire::Batch;
 
@@ -47,5 +48,10 @@ impl Rows {
                 .map(|(span, position)| CoverageRow::new(span, manifest.collector, id, position, received_at))
                 .collect(),
         }
+    }
+
+    /// What is to be written of it.
+    pub fn grouped(self) -> GroupedBatch {
+        GroupedBatch { batch: self.batch, events: self.events, coverage: self.coverage }
     }
 }

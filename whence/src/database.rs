@@ -13,7 +13,7 @@ use whence_store::{ConnectOptions, Store};
     reason = "the fields are the flags, which stand beside those of other parts"
 )]
 pub struct ClickHouse {
-    /// HTTP address of ClickHouse, e.g. `http://127.0.0.1:8123`.
+    /// HTTP address of ClickHouse, e.g. `http://127.0.0.1:8123`. Every ingest must use the same server.
     #[arg(long, env = "WHENCE_CLICKHOUSE_URL", value_name = "URL")]
     pub clickhouse_url: String,
     /// ClickHouse user.

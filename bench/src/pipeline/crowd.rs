@@ -116,8 +116,8 @@ impl Sender {
             let waiting = Waiting { number: batch.number, events: batch.event_count, bytes: batch.bytes };
             let began = Instant::now();
             loop {
-                match self.client.send(&waiting).await {
-                    Answer::Confirmed => break,
+                match self.client.send(std::slice::from_ref(&waiting)).await {
+                    Answer::Confirmed { .. } => break,
                     Answer::Later { after, .. } => {
                         again += 1;
                         tokio::time::sleep(after.unwrap_or(RETRY)).await;

@@ -65,10 +65,13 @@ impl Enrolment {
     }
 }
 
-/// What ingest made of a batch.
+/// What ingest made of a batch, or of the first of several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    Confirmed,
+    /// It has all batches up to this one.
+    Confirmed {
+        through: u64,
+    },
     Later {
         reason: String,
         after: Option<Duration>,
@@ -82,6 +85,13 @@ pub enum Answer {
     Never {
         reason: String,
     },
+}
+
+/// The answer of ingest to what it has taken.
+#[derive(Deserialize)]
+struct Confirmed {
+    /// The last batch of the request that it has.
+    number: u64,
 }
 
 /// Error answers of ingest.
@@ -129,23 +139,23 @@ impl Client {
         self.urls.get(self.current).map_or("", |endpoint| &endpoint.url)
     }
 
-    /// Sends a batch to the URL in use.
-    pub async fn send(&mut self, batch: &Waiting) -> Answer {
+    /// Sends batches that follow each other, at least one, to the URL in use.
+    pub async fn send(&mut self, run: &[Waiting]) -> Answer {
         let mut request = self
             .http
             .post(format!("{}/v1/batches", self.url()))
             .header(CONTENT_TYPE, whence_wire::CONTENT_TYPE)
             .header(CONTENT_ENCODING, whence_wire::CONTENT_ENCODING)
-            .body(batch.bytes.clone());
+            .body(run.iter().map(|batch| batch.bytes.as_slice()).collect::<Vec<_>>().concat());
         if let Some((from, to)) = self.missing {
             request = request.header(MISSING_HEADER, format!("{from}-{to}"));
         }
         let answer = match request.send().await {
-            Ok(response) if response.status() == StatusCode::OK => Answer::Confirmed,
+            Ok(response) if response.status() == StatusCode::OK => confirmed(response, run).await,
             Ok(response) => judge(response).await,
             Err(error) => Answer::Later { reason: in_full(&error.without_url()), after: None },
         };
-        if answer == Answer::Confirmed {
+        if matches!(answer, Answer::Confirmed { .. }) {
             self.missing = None;
         }
         answer
@@ -205,6 +215,14 @@ fn retry_after(value: &str) -> Option<Duration> {
     match value.parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
         Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::now()).ok(),
+    }
+}
+
+async fn confirmed(response: Response, run: &[Waiting]) -> Answer {
+    let known = |number: &u64| run.iter().any(|batch| batch.number == *number);
+    match response.json::<Confirmed>().await.map(|confirmed| confirmed.number) {
+        Ok(through) if known(&through) => Answer::Confirmed { through },
+        _ => Answer::Later { reason: "an answer that names no batch of the request".into(), after: None },
     }
 }
 

@@ -1,4 +1,5 @@
-//! Brings sealed batches from the spool to ingest, in their order, until each is confirmed.
+//! Brings sealed batches from the spool to ingest, in their order, until each is confirmed. Of a backlog, several that follow
+//! each other go in one request; the answers are about the first of them, but for the confirmation of all up to one.
 //!
 //! | answer | what happens |
 //! | --- | --- |
@@ -30,6 +31,10 @@ pub use transport::Transport;
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_millis(50);
+/// Most batches of one request, …
+const MOST_BATCHES: usize = 16;
+/// … and most events behind its first batch: as many as ClickHouse takes in at once without growing slower.
+const MOST_EVENTS: u32 = 65_536;
 /// How long a stopping collector goes on shipping what it has.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -97,9 +102,9 @@ pub async fn run(spool: SharedSpool, mut client: Client, metrics: Metrics, shutd
 
 /// Ships until `shutdown` and nothing is left.
 async fn ship(spool: &SharedSpool, client: &mut Client, metrics: &Metrics, shutdown: &CancellationToken) {
-    let mut backoff = Backoff::default();
+    let mut shipper = Shipper { spool, client, metrics, backoff: Backoff::default(), one_by_one: false };
     loop {
-        let pause = match ship_oldest(spool, client, metrics, &mut backoff).await {
+        let pause = match shipper.ship_oldest().await {
             Ok(Some(pause)) => pause,
             Ok(None) if shutdown.is_cancelled() => return,
             Ok(None) => IDLE,
@@ -107,7 +112,7 @@ async fn ship(spool: &SharedSpool, client: &mut Client, metrics: &Metrics, shutd
                 // The disk is full, say. What is in the spool stays there.
                 tracing::error!(%error, "the spool cannot be used, trying again");
                 metrics.attempts_failed.inc();
-                backoff.next()
+                shipper.backoff.next()
             }
         };
         if shutdown.is_cancelled() {
@@ -120,83 +125,93 @@ async fn ship(spool: &SharedSpool, client: &mut Client, metrics: &Metrics, shutd
     }
 }
 
-/// Sends the oldest batch; how long to wait before the next attempt. None: there was no batch.
-async fn ship_oldest(
-    spool: &SharedSpool,
-    client: &mut Client,
-    metrics: &Metrics,
-    backoff: &mut Backoff,
-) -> Result<Option<Duration>, SpoolError> {
-    let oldest = lock(spool).oldest();
-    let waiting = match oldest {
-        Ok(Some(waiting)) => waiting,
-        Ok(None) => return Ok(None),
-        Err(SpoolError::Damaged { number }) => {
-            tracing::error!(batch = number, "a batch in the spool became unreadable");
-            lock(spool).quarantine(number)?;
-            metrics.batches_quarantined.inc();
-            return Ok(Some(Duration::ZERO));
-        }
-        Err(error) => return Err(error),
-    };
-    let pause = ship_one(spool, client, &waiting, metrics, backoff).await?;
-    if pause.is_some() {
-        metrics.attempts_failed.inc();
-    }
-    Ok(Some(pause.unwrap_or(Duration::ZERO)))
+struct Shipper<'a> {
+    spool: &'a SharedSpool,
+    client: &'a mut Client,
+    metrics: &'a Metrics,
+    backoff: Backoff,
+    /// Several at once were refused: which of them it is about is known when the first is sent by itself.
+    one_by_one: bool,
 }
 
-/// Sends one batch once; how long to wait before the next attempt, when one is due.
-async fn ship_one(
-    spool: &SharedSpool,
-    client: &mut Client,
-    waiting: &Waiting,
-    metrics: &Metrics,
-    backoff: &mut Backoff,
-) -> Result<Option<Duration>, SpoolError> {
-    let began = Instant::now();
-    match client.send(waiting).await {
-        Answer::Confirmed => {
-            metrics.answer_seconds.set(began.elapsed().as_secs_f64());
-            lock(spool).confirm(waiting.number)?;
-            metrics.batches_shipped.inc();
-            metrics.shipped_at_seconds.set(Timestamp::now().0 / 1_000_000_000);
-            metrics.events_shipped.inc_by(waiting.events.into());
-            backoff.reset();
-            Ok(None)
-        }
-        Answer::Later { reason, after } => {
-            let (batch, url) = (waiting.number, client.url());
-            tracing::warn!(batch, url, reason, "ingest did not take a batch, trying again");
-            client.fail_over(after);
-            Ok(Some(client.rest() + backoff.next()))
-        }
-        Answer::Unknown => match client.enroll().await {
-            Ok(()) => Ok(None),
-            Err(error) => {
-                tracing::warn!(%error, "cannot enrol, trying again");
-                Ok(Some(backoff.next()))
+impl Shipper<'_> {
+    /// Sends the oldest batches; how long to wait before the next attempt. None: there was no batch.
+    async fn ship_oldest(&mut self) -> Result<Option<Duration>, SpoolError> {
+        let most = if self.one_by_one { 1 } else { MOST_BATCHES };
+        let oldest = lock(self.spool).oldest_run(most, MOST_EVENTS);
+        let run = match oldest {
+            Ok(run) => run,
+            Err(SpoolError::Damaged { number }) => {
+                tracing::error!(batch = number, "a batch in the spool became unreadable");
+                lock(self.spool).quarantine(number)?;
+                self.metrics.batches_quarantined.inc();
+                return Ok(Some(Duration::ZERO));
             }
-        },
-        Answer::OutOfOrder { last } if last + 1 < waiting.number => {
-            tracing::error!(from = last + 1, to = waiting.number - 1, "batches are missing for good");
-            lock(spool).declare_missing(last + 1, waiting.number - 1);
-            client.declare_missing(last + 1, waiting.number - 1);
-            Ok(Some(backoff.next()))
+            Err(error) => return Err(error),
+        };
+        let Some(first) = run.first().map(|first| first.number) else { return Ok(None) };
+        let pause = self.ship_run(first, &run).await?;
+        if pause.is_some() {
+            self.metrics.attempts_failed.inc();
         }
-        Answer::OutOfOrder { last } => {
-            tracing::error!(batch = waiting.number, last, "ingest has other batches of these numbers");
-            Ok(Some(backoff.next()))
-        }
-        Answer::Never { reason } => {
-            tracing::error!(
-                batch = waiting.number,
-                reason,
-                "ingest refused a batch for good; it is in quarantine"
-            );
-            lock(spool).quarantine(waiting.number)?;
-            metrics.batches_quarantined.inc();
-            Ok(None)
+        Ok(Some(pause.unwrap_or(Duration::ZERO)))
+    }
+
+    /// Sends batches once, the first of which is number `first`; how long to wait before the next attempt, when one is due.
+    async fn ship_run(&mut self, first: u64, run: &[Waiting]) -> Result<Option<Duration>, SpoolError> {
+        let began = Instant::now();
+        match self.client.send(run).await {
+            Answer::Confirmed { through } => {
+                self.metrics.answer_seconds.set(began.elapsed().as_secs_f64());
+                lock(self.spool).confirm(through)?;
+                let confirmed = run.iter().filter(|waiting| waiting.number <= through);
+                for waiting in confirmed {
+                    self.metrics.batches_shipped.inc();
+                    self.metrics.events_shipped.inc_by(waiting.events.into());
+                }
+                self.metrics.shipped_at_seconds.set(Timestamp::now().0 / 1_000_000_000);
+                self.backoff.reset();
+                self.one_by_one = false;
+                Ok(None)
+            }
+            Answer::Later { reason, after } => {
+                let url = self.client.url();
+                tracing::warn!(batch = first, url, reason, "ingest did not take a batch, trying again");
+                self.client.fail_over(after);
+                Ok(Some(self.client.rest() + self.backoff.next()))
+            }
+            Answer::Unknown => match self.client.enroll().await {
+                Ok(()) => Ok(None),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot enrol, trying again");
+                    Ok(Some(self.backoff.next()))
+                }
+            },
+            Answer::OutOfOrder { last } if last + 1 < first => {
+                tracing::error!(from = last + 1, to = first - 1, "batches are missing for good");
+                lock(self.spool).declare_missing(last + 1, first - 1);
+                self.client.declare_missing(last + 1, first - 1);
+                Ok(Some(self.backoff.next()))
+            }
+            Answer::OutOfOrder { last } => {
+                tracing::error!(batch = first, last, "ingest has other batches of these numbers");
+                Ok(Some(self.backoff.next()))
+            }
+            Answer::Never { .. } if run.len() > 1 => {
+                self.one_by_one = true;
+                Ok(None)
+            }
+            Answer::Never { reason } => {
+                tracing::error!(
+                    batch = first,
+                    reason,
+                    "ingest refused a batch for good; it is in quarantine"
+                );
+                lock(self.spool).quarantine(first)?;
+                self.metrics.batches_quarantined.inc();
+                self.one_by_one = false;
+                Ok(None)
+            }
         }
     }
 }

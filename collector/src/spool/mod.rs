@@ -210,8 +210,34 @@ impl Spool {
     /// The oldest batch that is not confirmed. None also while losses of before it are not counted yet: were it confirmed,
     /// nothing would tell of them after a crash.
     pub fn oldest(&self) -> Result<Option<Waiting>, SpoolError> {
-        let oldest = self.waiting.front().filter(|entry| !self.uncounted.is_before(entry.head.number));
-        oldest.map(|entry| self.read(entry)).transpose()
+        Ok(self.oldest_run(1, 0)?.into_iter().next())
+    }
+
+    /// The oldest batches that are not confirmed, each following the one before: at most so many, and with at most so many
+    /// events behind the first. Ends before one that cannot be read, unless that is the first, and with its segment: the next
+    /// may be given up while they are on their way.
+    pub fn oldest_run(&self, batches: usize, events: u32) -> Result<Vec<Waiting>, SpoolError> {
+        let mut run = Vec::<Waiting>::new();
+        let mut room = events;
+        let segment = self.waiting.front().map_or(0, |entry| entry.segment);
+        for entry in self.waiting.iter().take(batches) {
+            if self.uncounted.is_before(entry.head.number) {
+                break;
+            }
+            if let Some(last) = run.last() {
+                let follows = entry.head.number == last.number + 1 && entry.segment == segment;
+                if !follows || entry.head.event_count > room {
+                    break;
+                }
+                room -= entry.head.event_count;
+            }
+            match self.read(entry) {
+                Ok(waiting) => run.push(waiting),
+                Err(error) if run.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(run)
     }
 
     /// Batches and bytes that are not confirmed.
@@ -219,7 +245,7 @@ impl Spool {
         (self.waiting.len(), self.waiting.iter().map(|entry| entry.head.record_bytes()).sum())
     }
 
-    /// Ingest has confirmed batch `number`, the oldest one.
+    /// Ingest has confirmed all batches up to `number`.
     ///
     /// It takes no batch that does not follow the one before, unless that was declared missing. So it has those that were
     /// put aside meanwhile and not declared missing: it had taken them, its answer was lost, and the next was a refusal.
@@ -238,11 +264,15 @@ impl Spool {
         self.waiting.front().filter(|entry| entry.head.number == number).copied()
     }
 
-    /// Batch `number`, the oldest one, is not to be shipped any more.
+    /// No batch up to `number` is to be shipped any more.
     fn acknowledge(&mut self, number: u64) -> Result<(), SpoolError> {
-        let Some(entry) = self.oldest_if(number) else { return Ok(()) };
-        Acknowledged::of(&entry.head).write(&self.directory)?;
-        self.waiting.pop_front();
+        let Some(place) = self.waiting.iter().position(|entry| entry.head.number == number) else {
+            return Ok(());
+        };
+        if let Some(entry) = self.waiting.get(place) {
+            Acknowledged::of(&entry.head).write(&self.directory)?;
+        }
+        self.waiting.drain(..=place);
         self.acknowledged = number;
         self.segments.delete_confirmed(number)
     }

@@ -53,6 +53,29 @@ fn batches_come_out_in_order_and_once() {
 }
 
 #[test]
+fn batches_come_out_together_as_far_as_they_are_wanted_and_can_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = open(directory.path());
+    for number in 1..=6 {
+        spool.append(&batch(number, 100), None).unwrap();
+    }
+    let run = |spool: &Spool, batches, events| {
+        let run = spool.oldest_run(batches, events)?;
+        Ok::<_, SpoolError>(run.iter().map(|waiting| waiting.number).collect::<Vec<_>>())
+    };
+    assert_eq!(run(&spool, 4, 1000).unwrap(), [1, 2, 3, 4]);
+    assert_eq!(run(&spool, 9, 29).unwrap(), [1, 2, 3]);
+    assert_eq!(run(&spool, 9, 0).unwrap(), [1]);
+    spool.confirm(2).unwrap();
+    assert_eq!((run(&spool, 9, 1000).unwrap(), spool.backlog().0), (vec![3, 4, 5, 6], 4));
+
+    flip(directory.path(), 1, 4 * (HEAD_BYTES + 100) + HEAD_BYTES);
+    assert_eq!(run(&spool, 9, 1000).unwrap(), [3, 4]);
+    spool.confirm(4).unwrap();
+    assert!(matches!(run(&spool, 9, 1000), Err(SpoolError::Damaged { number: 5 })));
+}
+
+#[test]
 fn the_ring_position_is_that_of_the_newest_batch() {
     let directory = tempfile::tempdir().unwrap();
     let (mut spool, _) = open(directory.path());

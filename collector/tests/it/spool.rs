@@ -19,8 +19,11 @@ enum Step {
     Ship {
         batches: usize,
     },
-    /// Ingest takes a batch, and its answer is lost.
-    ShipUnanswered,
+    /// Ingest takes so many batches at once.
+    ShipRun {
+        batches: usize,
+        answers: bool,
+    },
     /// Ingest refuses a batch for good.
     Refuse,
     Kill,
@@ -65,7 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => seal().prop_map(|(events, text_bytes)| Step::Seal { events, text_bytes }),
         4 => (1_usize..4).prop_map(|batches| Step::Ship { batches }),
-        1 => Just(Step::ShipUnanswered),
+        2 => (1_usize..4, any::<bool>()).prop_map(|(batches, answers)| Step::ShipRun { batches, answers }),
         1 => Just(Step::Refuse),
         1 => Just(Step::Kill),
         2 => (seal(), tear())
@@ -92,7 +95,7 @@ fn perform(world: &mut World, step: Step) {
     match step {
         Step::Seal { events, text_bytes } => world.seal(events, text_bytes),
         Step::Ship { batches } => (0..batches).for_each(|_| world.ship(true)),
-        Step::ShipUnanswered => world.ship(false),
+        Step::ShipRun { batches, answers } => world.ship_run(batches, answers),
         Step::Refuse => world.refuse(),
         Step::Kill => world.restart(),
         Step::KillInSeal { events, text_bytes, tear } => world.kill_in_seal(events, text_bytes, tear),

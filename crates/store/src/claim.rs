@@ -6,7 +6,7 @@
 //!
 //! 1. A writer stores a *claim* on a collector, and then reads all claims on it.
 //! 2. It closes the session of every other writer that it finds there. ClickHouse refuses to while a query of that session runs.
-//! 3. Only then it looks at what is stored of this collector.
+//! 3. Only then it looks at what is stored of this collector, and at what the others have said of it ([`Store::leapt`]).
 //! 4. Its inserts demand that its session exists (`session_check`), else ClickHouse refuses them.
 //!
 //! So what a writer saw in step 3 stays as it is until it writes itself, or its inserts are refused: whoever else writes has
@@ -15,34 +15,31 @@
 //! then begins anew with another. An insert whose end is not known runs in the session, so that its writer, too, has to close
 //! the session before it looks.
 //!
-//! A session belongs to an account and to one server: all services of ingest share one account, and one ClickHouse server.
+//! A session belongs to an account of one server. So all services of ingest must use one account and one ClickHouse server, not
+//! several behind one address; a claim from elsewhere is an error that a person must resolve. A writer is used for a day at most
+//! ([`WRITER_LIFETIME`]), so that claims can be forgotten after a month.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-use whence_model::{CollectorId, Timestamp};
+use whence_model::CollectorId;
 
 use crate::row::{BatchRow, CoverageRow, EventRow};
 use crate::write::fresh_token;
-use crate::{Store, StoreError, codec};
+use crate::{Store, StoreError};
 
 /// ClickHouse forgets a session that is not used for so long (`max_session_timeout` is an hour).
 const SESSION_SECONDS: &str = "3600";
 
+/// How long a writer may be used. Claims are kept for much longer.
+pub const WRITER_LIFETIME: Duration = Duration::from_hours(24);
+
 /// A process that writes batches, by the session that it opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WriterId(Uuid);
-
-/// What a writer finds when it has made its claim.
-#[derive(Clone, Debug, Default)]
-pub struct Claims {
-    /// Everyone else who ever claimed one of the collectors.
-    pub others: Vec<WriterId>,
-    /// The collectors of which a batch was taken that did not follow the newest: any batch may be half-written.
-    pub leapt: Vec<CollectorId>,
-}
 
 /// The rows of one batch that are to be written, those of `events` that are not stored.
 #[derive(Clone, Debug)]
@@ -58,10 +55,16 @@ struct ClaimRow {
     collector_id: Uuid,
     #[serde(with = "clickhouse::serde::uuid")]
     writer_id: Uuid,
-    account: String,
     leaps: bool,
-    #[serde(with = "codec::timestamp")]
-    claimed_at: Timestamp,
+}
+
+/// A claim as it is found.
+#[derive(Debug, Row, Deserialize)]
+struct FoundRow {
+    #[serde(with = "clickhouse::serde::uuid")]
+    writer_id: Uuid,
+    /// Empty when the account and the server of ClickHouse are ours; else which they are.
+    elsewhere: String,
 }
 
 impl Store {
@@ -72,32 +75,36 @@ impl Store {
         Ok(writer)
     }
 
-    /// Claims these collectors, and says what was claimed before or meanwhile.
-    pub async fn claim(&self, writer: WriterId, collectors: &[CollectorId]) -> Result<Claims, StoreError> {
+    /// Claims these collectors; the answer is everyone else who did so before or meanwhile.
+    pub async fn claim(
+        &self,
+        writer: WriterId,
+        collectors: &[CollectorId],
+    ) -> Result<Vec<WriterId>, StoreError> {
         self.insert_claims(writer, collectors, false).await?;
-        let sql = "SELECT ?fields FROM claims WHERE collector_id IN {ids:Array(UUID)}";
+        let sql = "SELECT DISTINCT writer_id,
+                if(account = currentUser() AND server = serverUUID(), '', account || ' of server ' || toString(server)) \
+                    AS elsewhere
+            FROM claims WHERE collector_id IN {ids:Array(UUID)} AND writer_id != {writer:UUID} AND NOT leaps";
         let query = self.client().query(sql).param("ids", texts(collectors));
-        let rows = query.fetch_all::<ClaimRow>().await?;
-        let mut claims = Claims::default();
-        for row in rows {
-            if row.writer_id != writer.0 {
-                if row.account != self.account {
-                    let reason = format!(
-                        "another ingest writes as {:?} and this one as {:?}; give all of them one account of ClickHouse, \
-                         and delete the other's rows from the table `claims`",
-                        row.account, self.account
-                    );
-                    return Err(StoreError::Misconfigured { reason });
-                }
-                claims.others.push(WriterId(row.writer_id));
-            }
-            if row.leaps {
-                claims.leapt.push(CollectorId(row.collector_id));
-            }
+        let rows = query.param("writer", writer.0.to_string()).fetch_all::<FoundRow>().await?;
+        if let Some(FoundRow { elsewhere, .. }) = rows.iter().find(|row| !row.elsewhere.is_empty()) {
+            let reason = format!(
+                "an ingest wrote by another account or server of ClickHouse, as {elsewhere}, where this one cannot keep it from \
+                 writing. Give all of them one account and one server. When no ingest uses the other any more: \
+                 DELETE FROM claims WHERE NOT leaps"
+            );
+            return Err(StoreError::Misconfigured { reason });
         }
-        claims.others.sort_unstable_by_key(|writer| writer.0);
-        claims.others.dedup();
-        Ok(claims)
+        Ok(rows.into_iter().map(|row| WriterId(row.writer_id)).collect())
+    }
+
+    /// Those of these collectors of which ever a batch was taken that did not follow the newest: any batch of them may be
+    /// half-written. To be asked when all other writers are closed.
+    pub async fn leapt(&self, collectors: &[CollectorId]) -> Result<HashSet<CollectorId>, StoreError> {
+        let sql = "SELECT DISTINCT toString(collector_id) FROM claims WHERE collector_id IN {ids:Array(UUID)} AND leaps";
+        let ids = self.client().query(sql).param("ids", texts(collectors)).fetch_all::<String>().await?;
+        Ok(ids.iter().filter_map(|id| id.parse().ok()).map(CollectorId).collect())
     }
 
     /// Says to all who claim this collector later that a batch of it is written that does not follow the newest.
@@ -108,11 +115,23 @@ impl Store {
     /// Ends the session of another writer: nothing that it sent comes into effect after this. False while an insert of it runs.
     pub async fn close_writer(&self, writer: WriterId) -> Result<bool, StoreError> {
         let client = self.in_session(writer).with_setting("session_check", "1");
-        let client = client.with_setting("close_session", "1");
-        match client.query("SELECT 1").fetch_one::<u8>().await.map_err(StoreError::from) {
-            Ok(_) | Err(StoreError::SessionEnded) => Ok(true),
+        let ask = async |client: clickhouse::Client| {
+            client.query("SELECT 1").fetch_one::<u8>().await.map_err(StoreError::from)
+        };
+        match ask(client.clone().with_setting("close_session", "1")).await {
+            Err(StoreError::SessionEnded) => return Ok(true),
+            Err(StoreError::SessionBusy) => return Ok(false),
+            closed => closed?,
+        };
+        match ask(client).await {
+            Err(StoreError::SessionEnded) => Ok(true),
             Err(StoreError::SessionBusy) => Ok(false),
             Err(error) => Err(error),
+            Ok(_) => {
+                let reason = "ClickHouse does not close sessions when it is told to, so that two ingests could write one \
+                     batch; set enable_http_close_session, and let no proxy drop the parameter close_session";
+                Err(StoreError::Misconfigured { reason: reason.into() })
+            }
         }
     }
 
@@ -161,14 +180,8 @@ impl Store {
         collectors: &[CollectorId],
         leaps: bool,
     ) -> Result<(), StoreError> {
-        let claimed_at = Timestamp::now();
-        let row = |collector: &CollectorId| ClaimRow {
-            collector_id: collector.0,
-            writer_id: writer.0,
-            account: self.account.clone(),
-            leaps,
-            claimed_at,
-        };
+        let row =
+            |collector: &CollectorId| ClaimRow { collector_id: collector.0, writer_id: writer.0, leaps };
         let rows: Vec<ClaimRow> = collectors.iter().map(row).collect();
         self.insert("claims", &fresh_token(), &rows).await
     }

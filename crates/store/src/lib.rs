@@ -18,7 +18,7 @@ pub mod row;
 pub mod verify;
 mod write;
 
-pub use claim::{Claims, GroupedBatch, WriterId};
+pub use claim::{GroupedBatch, WRITER_LIFETIME, WriterId};
 pub use collectors::Enrolment;
 pub use error::StoreError;
 pub use external::ExternalBatchRow;
@@ -46,7 +46,6 @@ pub struct ConnectOptions {
 #[derive(Clone)]
 pub struct Store {
     client: clickhouse::Client,
-    account: String,
     database: String,
 }
 
@@ -58,7 +57,7 @@ impl Store {
             .with_user(&options.user)
             .with_password(options.password.expose_secret())
             .with_database(&options.database);
-        Self { client, account: options.user, database: options.database }
+        Self { client, database: options.database }
     }
 
     /// Whether ClickHouse answers and knows this user.

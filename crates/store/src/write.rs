@@ -58,7 +58,7 @@ impl Store {
         let writer = self.open_writer().await?;
         // It follows nothing that this writer has looked at.
         self.claim_leap(writer, collector).await?;
-        for other in self.claim(writer, &[collector]).await?.others {
+        for other in self.claim(writer, &[collector]).await? {
             if !self.close_writer(other).await? {
                 return Err(StoreError::SessionBusy);
             }

@@ -17,6 +17,9 @@ use crate::{Batch, message};
 /// Tables and the like that an event may have on average.
 const DETAILS_PER_EVENT: usize = 16;
 
+/// Most batches that are read of one body.
+const MOST_BATCHES: usize = 64;
+
 /// Most that a batch may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -61,12 +64,50 @@ pub enum WireError {
     Missing { field: &'static str },
 }
 
+/// Reads the batches of a body, at least one: the first, and those that follow as far as they can be read and all of them are
+/// within the limits of one. Does not check hashes, signature or times: that is ingest's. The answer is also how many bytes
+/// they are, decompressed.
+pub fn decode_run(body: &[u8], limits: &Limits) -> Result<(Vec<Batch>, usize), WireError> {
+    let whole = limits.decompressed_bytes;
+    let mut limits = *limits;
+    let mut next = |rest: &mut &[u8]| {
+        let (bytes, behind) = split_first(rest)?;
+        let (batch, decompressed_bytes) = decode_one(bytes, &limits)?;
+        limits.decompressed_bytes -= decompressed_bytes;
+        limits.events -= batch.events.len();
+        *rest = behind;
+        Ok::<_, WireError>(batch)
+    };
+    let mut rest = body;
+    let mut run = vec![next(&mut rest)?];
+    while !rest.is_empty()
+        && run.len() < MOST_BATCHES
+        && let Ok(batch) = next(&mut rest)
+    {
+        run.push(batch);
+    }
+    Ok((run, whole - limits.decompressed_bytes))
+}
+
 /// Reads a batch and checks every field. Does not check hashes, signature or times: that is ingest's.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Batch, WireError> {
+    Ok(decode_one(bytes, limits)?.0)
+}
+
+/// A batch, and how many bytes it has decompressed.
+fn decode_one(bytes: &[u8], limits: &Limits) -> Result<(Batch, usize), WireError> {
     let bytes = decompress(bytes, limits)?;
     check_census(Census::take(&bytes)?, limits)?;
     let message = message::Batch::decode(bytes.as_slice())?;
-    Checker { limits, servers: Vec::new() }.batch(message)
+    Ok((Checker { limits, servers: Vec::new() }.batch(message)?, bytes.len()))
+}
+
+/// Parts a body into its first batch and what follows.
+fn split_first(body: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
+    let no_frame = |reason: &str| WireError::Compression(std::io::Error::other(reason.to_owned()));
+    let length = zstd::zstd_safe::find_frame_compressed_size(body)
+        .map_err(|code| no_frame(zstd::zstd_safe::get_error_name(code)))?;
+    body.split_at_checked(length).ok_or_else(|| no_frame("a frame is cut off"))
 }
 
 fn check_census(census: Census, limits: &Limits) -> Result<(), WireError> {

@@ -1,5 +1,7 @@
 //! Batches as they travel from a collector to ingest, and as they lie in the spool: protobuf, compressed with zstd.
 //!
+//! The body of a request is one batch, or several that follow each other, as they are: each is a frame of zstd.
+//!
 //! Fields are only ever added, with new numbers: a reader ignores those it does not know, so that a newer collector
 //! works with an older ingest. Values that a reader must understand (the kind of an event, say) are refused when it
 //! does not. The exception is a field that
@@ -10,7 +12,7 @@ mod decode;
 mod encode;
 pub mod message;
 
-pub use decode::{Limits, WireError, decode};
+pub use decode::{Limits, WireError, decode, decode_run};
 pub use encode::encode;
 
 use whence_chain::{Hash, Manifest, Signature};

@@ -8,6 +8,7 @@ mod external;
 mod health;
 mod hostile;
 mod order;
+mod run;
 mod sender;
 mod serve;
 mod ship;

@@ -8,7 +8,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 use uuid::Uuid;
 use whence_collector::seal::{Link, SealedBatch};
-use whence_collector::spool::{Lost, RingMark, Spool, SpoolError, ToldGap};
+use whence_collector::spool::{Lost, RingMark, Spool, SpoolError, ToldGap, Waiting};
 use whence_model::{LossReason, Timestamp};
 use whence_testkit::sample;
 
@@ -245,14 +245,31 @@ impl World {
 
     /// Ingest takes the oldest batch, and says so when `answers`.
     pub fn ship(&mut self, answers: bool) {
+        self.ship_run(1, answers);
+    }
+
+    /// Ingest takes so many of the oldest batches at once, and says so when `answers`.
+    pub fn ship_run(&mut self, batches: usize, answers: bool) {
         self.write();
         let Some(spool) = &mut self.spool else { return };
-        let waiting = match spool.oldest() {
-            Ok(Some(waiting)) => waiting,
-            Ok(None) => return,
+        let run = match spool.oldest_run(batches, u32::MAX) {
+            Ok(run) => run,
             Err(SpoolError::Damaged { number }) => return ignore_full(spool.quarantine(number)),
             Err(error) => panic!("{error}"),
         };
+        let Some(newest) = run.last().map(|waiting| waiting.number) else { return };
+        for waiting in run {
+            self.take(waiting);
+        }
+        if answers {
+            match self.spool.as_mut().unwrap().confirm(newest) {
+                Ok(()) => self.confirmed = newest,
+                failed => ignore_full(failed),
+            }
+        }
+    }
+
+    fn take(&mut self, waiting: Waiting) {
         let told = &self.batches[&waiting.bytes];
         match self.stored.get(&waiting.number) {
             Some(Stored::Missing) => panic!("batch {} comes, and is counted as lost", waiting.number),
@@ -263,17 +280,11 @@ impl World {
                 let last = self.stored.last_key_value().map_or(0, |(number, _)| *number);
                 assert!(waiting.number > last, "batch {} comes behind {last}", waiting.number);
                 if last + 1 < waiting.number {
-                    spool.declare_missing(last + 1, waiting.number - 1);
+                    self.spool.as_mut().unwrap().declare_missing(last + 1, waiting.number - 1);
                     self.stored.extend((last + 1..waiting.number).map(|number| (number, Stored::Missing)));
                 }
                 let told = Batch { events: told.events, gaps: told.gaps.clone() };
                 self.stored.insert(waiting.number, Stored::Batch { bytes: waiting.bytes, told });
-            }
-        }
-        if answers {
-            match spool.confirm(waiting.number) {
-                Ok(()) => self.confirmed = waiting.number,
-                failed => ignore_full(failed),
             }
         }
     }

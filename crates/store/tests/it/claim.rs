@@ -4,6 +4,7 @@ use whence_store::{GroupedBatch, StoreError};
 use whence_testkit::TestDatabase;
 
 use crate::events::{Batch, COLLECTOR, NOON, batch, query};
+use crate::write::client;
 
 fn grouped(batch: &Batch) -> GroupedBatch {
     GroupedBatch {
@@ -19,11 +20,11 @@ async fn a_writer_that_was_displaced_writes_nothing() {
     let store = &database.store;
     let [first, second, third] = [1, 2, 3].map(|number| grouped(&batch(number, &[query(number, NOON)], &[])));
     let before = store.open_writer().await.unwrap();
-    assert!(store.claim(before, &[COLLECTOR]).await.unwrap().others.is_empty());
+    assert!(store.claim(before, &[COLLECTOR]).await.unwrap().is_empty());
     store.write_group(before, std::slice::from_ref(&first)).await.unwrap();
 
     let after = store.open_writer().await.unwrap();
-    assert_eq!(store.claim(after, &[COLLECTOR]).await.unwrap().others, [before]);
+    assert_eq!(store.claim(after, &[COLLECTOR]).await.unwrap(), [before]);
     assert!(store.close_writer(before).await.unwrap());
     let newest = store.last_batches(&[COLLECTOR]).await.unwrap().remove(&COLLECTOR);
     assert_eq!(newest, Some(first.batch));
@@ -42,8 +43,20 @@ async fn a_leap_is_told_to_all_who_come_later() {
     let database = TestDatabase::new("leap").await;
     let store = &database.store;
     let writer = store.open_writer().await.unwrap();
-    assert!(store.claim(writer, &[COLLECTOR]).await.unwrap().leapt.is_empty());
+    store.claim(writer, &[COLLECTOR]).await.unwrap();
+    assert!(store.leapt(&[COLLECTOR]).await.unwrap().is_empty());
     store.claim_leap(writer, COLLECTOR).await.unwrap();
-    let later = store.open_writer().await.unwrap();
-    assert_eq!(store.claim(later, &[COLLECTOR]).await.unwrap().leapt, [COLLECTOR]);
+    assert_eq!(store.leapt(&[COLLECTOR]).await.unwrap(), [COLLECTOR].into());
+}
+
+#[tokio::test]
+async fn a_claim_from_elsewhere_waits_for_a_person() {
+    let database = TestDatabase::new("claimed_elsewhere").await;
+    let store = &database.store;
+    let sql = "INSERT INTO claims (collector_id, writer_id, server, leaps)
+        SELECT {id:UUID}, generateUUIDv4(), generateUUIDv4(), false";
+    client(&database).query(sql).param("id", COLLECTOR.0.to_string()).execute().await.unwrap();
+    let writer = store.open_writer().await.unwrap();
+    let refused = store.claim(writer, &[COLLECTOR]).await.unwrap_err();
+    assert!(refused.to_string().contains("one account and one server"), "{refused}");
 }

@@ -12,7 +12,7 @@ async fn write(database: &TestDatabase, batch: &Batch) -> Result<Written, StoreE
 }
 
 /// A client without our code in between.
-fn client(database: &TestDatabase) -> clickhouse::Client {
+pub fn client(database: &TestDatabase) -> clickhouse::Client {
     use secrecy::ExposeSecret;
 
     let ConnectOptions { url, user, password, database } = database.options();
