@@ -204,7 +204,8 @@ impl Tables {
     }
 
     /// Removes the entries of threads that are no more, and the owners of processes that are, whose numbers may be given
-    /// to others; the answer is how many threads.
+    /// to others; the answer is how many threads. Not of one that ended in the middle of a command: its process is ending, and
+    /// [`Self::unfinished`] will tell of it.
     pub fn forget_ended_threads(&mut self) -> Result<usize, ProbeError> {
         let ended = |key: &u64| {
             let (tgid, tid) = (key >> 32, key & 0xffff_ffff);
@@ -212,7 +213,10 @@ impl Tables {
             std::fs::exists(format!("/proc/{tgid}")).unwrap_or(false)
                 && !std::fs::exists(format!("/proc/{tgid}/task/{tid}")).unwrap_or(true)
         };
-        let keys: Vec<u64> = self.threads.keys().filter_map(Result::ok).filter(ended).collect();
+        let is_idle =
+            |key: &u64| self.threads.get(key, 0).is_ok_and(|bytes| unfinished_record(&bytes).is_none());
+        let keys: Vec<u64> =
+            self.threads.keys().filter_map(Result::ok).filter(ended).filter(is_idle).collect();
         for &key in &keys {
             remove(&mut self.threads, key, "THREADS")?;
         }
