@@ -1,14 +1,14 @@
 //! The collector: finds database servers, records what is done in them, and ships it.
 
-mod account;
-mod capture;
+pub mod account;
+pub mod capture;
 pub mod decode;
 pub mod discover;
 pub mod doctor;
 pub mod enroll;
 pub mod identity;
 mod life;
-mod metrics;
+pub mod metrics;
 pub mod offsets;
 mod pace;
 pub mod policy;

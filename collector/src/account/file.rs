@@ -32,6 +32,9 @@ struct Kept {
     batch: u64,
     before: Vec<Account>,
     after: Vec<Account>,
+    /// See [`super::Accounts::settle`].
+    #[serde(default)]
+    settled: Vec<u32>,
 }
 
 /// What the collector before this one left.
@@ -44,6 +47,8 @@ pub struct Left {
     pub recorded_on: bool,
     /// How this collector came to run, by that.
     pub began: Began,
+    /// See [`super::Accounts::settled_before`].
+    pub settled: Vec<u32>,
 }
 
 /// The file.
@@ -67,13 +72,15 @@ impl File {
         let path = directory.join("accounts.json");
         // Damaged or not there: the time since then shows as not watched.
         let kept = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
-        let recorded_on = kept.as_ref().is_some_and(|kept| kept.ring == ring && !kept.detached);
+        let is_same_ring = kept.as_ref().is_some_and(|kept| kept.ring == ring);
+        let recorded_on = is_same_ring && kept.as_ref().is_some_and(|kept| !kept.detached);
         let began = match &kept {
             None => Began::First,
             Some(kept) if kept.ended && newest >= kept.batch => Began::Start,
             Some(_) => Began::Crash,
         };
         let kept = kept.unwrap_or_default();
+        let settled = if is_same_ring && newest >= kept.batch { kept.settled } else { Vec::new() };
         let mut accounts = if newest >= kept.batch { kept.after } else { kept.before };
         let boot = |ring: &str| ring.split(':').next().map(str::to_owned);
         if boot(&kept.ring) != boot(ring) {
@@ -85,11 +92,11 @@ impl File {
         let saved = accounts.clone();
         let file =
             Self { path, ring: ring.to_owned(), detached: false, ended: false, saved, saving: Vec::new() };
-        (file, Left { accounts, saved_at: kept.saved_at, recorded_on, began })
+        (file, Left { accounts, saved_at: kept.saved_at, recorded_on, began, settled })
     }
 
     /// See [`super::Accounts::save`].
-    pub fn save(&mut self, number: u64, accounts: Vec<Account>) -> Result<(), AccountError> {
+    pub fn save(&mut self, number: u64, accounts: Vec<Account>, settled: &[u32]) -> Result<(), AccountError> {
         self.saving = accounts;
         let kept = Kept {
             ring: self.ring.clone(),
@@ -99,6 +106,7 @@ impl File {
             batch: number,
             before: self.saved.clone(),
             after: self.saving.clone(),
+            settled: settled.to_vec(),
         };
         let partial = self.path.with_extension("partial");
         // Not synced: after a power failure neither processes nor counters are there any more.

@@ -37,6 +37,7 @@ pub struct Accounts {
     /// Servers that do not.
     away: HashMap<InstanceId, Account>,
     former: Left,
+    settled: Vec<u32>,
 }
 
 impl Accounts {
@@ -45,7 +46,7 @@ impl Accounts {
     /// `ring` is the identity of the kernel's ring: with another one, nothing was recorded in the meantime.
     pub fn open(directory: &Path, ring: &str, newest: u64) -> Self {
         let (file, former) = File::open(directory, ring, newest);
-        Self { file, running: HashMap::new(), away: HashMap::new(), former }
+        Self { file, running: HashMap::new(), away: HashMap::new(), former, settled: Vec::new() }
     }
 
     /// How this collector came to run.
@@ -252,12 +253,25 @@ impl Accounts {
     /// accounts that fit the spool.
     pub fn save(&mut self, number: u64) -> Result<(), AccountError> {
         let all = self.running.values().chain(self.away.values()).chain(&self.former.accounts);
-        self.file.save(number, all.cloned().collect())
+        self.file.save(number, all.cloned().collect(), &self.settled)
     }
 
-    /// The batch that the accounts were saved with is in the spool.
-    pub fn confirm(&mut self) {
+    /// The batch that the accounts were saved with is in the spool. The answer is the processes that it settles.
+    pub fn confirm(&mut self) -> Vec<u32> {
         self.file.confirm();
+        std::mem::take(&mut self.settled)
+    }
+
+    /// With the batch to come everything that the kernel has of process `tgid` is told: to be forgotten there when the
+    /// batch is in the spool, or it would be told again.
+    pub fn settle(&mut self, tgid: u32) {
+        self.settled.push(tgid);
+    }
+
+    /// The processes that the newest batch in the spool settles, which the collector before this one may not have had
+    /// forgotten any more.
+    pub fn settled_before(&self) -> &[u32] {
+        &self.former.settled
     }
 }
 

@@ -143,6 +143,21 @@ fn servers_that_are_away_are_forgotten_in_the_end() {
 }
 
 #[test]
+fn what_the_newest_batch_settles_is_known_to_the_next_collector() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut accounts = open(directory.path(), 0);
+    accounts.settle(7);
+    accounts.save(1).unwrap();
+    assert_eq!(open(directory.path(), 0).settled_before(), [0; 0], "the batch did not get there");
+    assert_eq!(open(directory.path(), 1).settled_before(), [7]);
+    let other_maps = Accounts::open(directory.path(), "boot:2", 1);
+    assert_eq!(other_maps.settled_before(), [0; 0]);
+    assert_eq!(accounts.confirm(), [7]);
+    accounts.save(2).unwrap();
+    assert_eq!(open(directory.path(), 2).settled_before(), [0; 0]);
+}
+
+#[test]
 fn damaged_accounts_are_no_accounts() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("accounts.json"), "{").unwrap();

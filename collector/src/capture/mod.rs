@@ -84,8 +84,6 @@ pub struct Capture {
     trials: Trials,
     /// Processes that had ended before anyone looked at them, and whether they are known for what they were.
     gone: Vec<(ProcessId, bool)>,
-    /// Processes of which nothing is kept in the kernel when the batch to come is on disk.
-    settled: Vec<u32>,
     /// The kernel's counters of processes that found no room of their own, as far as they are told.
     roomless: Counters,
     /// Whether all that ran at the start has been looked at. Before that the status would be half of it.
@@ -112,7 +110,6 @@ impl Capture {
             programs: Programs::default(),
             trials: Trials::default(),
             gone: Vec::new(),
-            settled: Vec::new(),
             roomless: Counters::default(),
             looked_once: false,
             position: 0,
@@ -130,6 +127,9 @@ impl Capture {
         self.tell_own_life(false, Timestamp::now());
         for former in self.parts.accounts.former_processes() {
             self.parts.decoder.add_server(former.process.tgid, former.server);
+        }
+        for &tgid in self.parts.accounts.settled_before() {
+            self.parts.probes.forget_process(tgid)?;
         }
         self.roomless = self.parts.probes.counters(0)?;
         // Records of before are read when it is known which of their servers still run.
@@ -170,6 +170,9 @@ impl Capture {
             self.programs.detach_all();
         }
         self.drain_all()?;
+        if !self.parts.keep_probes {
+            self.take_unfinished();
+        }
         self.tell_losses()?;
         self.parts.accounts.end();
         self.checkpoint(true);
@@ -253,10 +256,10 @@ impl Capture {
             whence_service::notify::watchdog();
             std::thread::sleep(SPOOL_RETRY);
         }
-        self.parts.accounts.confirm();
+        let settled = self.parts.accounts.confirm();
         self.has_filtered = false;
         self.parts.ring.commit(self.position);
-        for tgid in std::mem::take(&mut self.settled) {
+        for tgid in settled {
             self.parts.probes.forget_process(tgid)?;
         }
         self.parts.metrics.batches_sealed.inc();

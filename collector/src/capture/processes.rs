@@ -138,8 +138,23 @@ impl Capture {
         self.parts.decoder.remove_server(id.tgid);
         self.programs.remove_process(id.tgid);
         self.trials.forget(id.tgid);
-        self.settled.push(id.tgid);
+        self.parts.accounts.settle(id.tgid);
         Ok(())
+    }
+
+    /// Takes in the commands that any process is in the middle of, after the probes were taken off: nobody will see their
+    /// ends.
+    pub(super) fn take_unfinished(&mut self) {
+        for tgid in self.parts.probes.processes() {
+            for record in self.parts.probes.unfinished(tgid) {
+                if self.parts.decoder.server(tgid).is_none() && !self.trials.is_refused(tgid) {
+                    self.introduce(tgid, &record);
+                }
+                let decoded = self.parts.decoder.decode(&record);
+                self.take(decoded);
+            }
+            self.parts.accounts.settle(tgid);
+        }
     }
 
     /// Ends the watch of a process of which what was read cannot be true, and of its program, unless another process

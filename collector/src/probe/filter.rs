@@ -1,6 +1,6 @@
 //! The rules that the kernel decides by: what was compiled of them goes into its maps, what it left out comes back as counts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap as Table, MapData, MapError, PerCpuHashMap};
@@ -135,6 +135,12 @@ impl Filters {
             }
         }
         Ok(counts)
+    }
+
+    /// The processes of which events were left out.
+    pub fn processes(&self) -> BTreeSet<u32> {
+        let keys = self.filtered.keys().filter_map(Result::ok);
+        keys.filter_map(|key| Filtered::split_from(&key).map(|(key, _)| key.tgid)).collect()
     }
 
     fn keys_of(&self, tgid: u32) -> Vec<Bytes<FILTERED>> {

@@ -189,13 +189,19 @@ impl Tables {
         }
     }
 
-    /// Removes what is kept of processes that are no more, but for these; the answer is which they were.
-    pub fn forget_ended_processes(&mut self, except: &[u32]) -> Result<BTreeSet<u32>, ProbeError> {
+    /// The processes of which there is something here.
+    pub fn processes(&self) -> BTreeSet<u32> {
         let threads =
             self.threads.keys().filter_map(Result::ok).map(|key| u32::try_from(key >> 32).unwrap_or(0));
         let mut known: BTreeSet<u32> = threads.chain(self.counters.keys().filter_map(Result::ok)).collect();
         // Those without a room of their own.
         known.remove(&0);
+        known
+    }
+
+    /// Removes what is kept of processes that are no more, but for these; the answer is which they were.
+    pub fn forget_ended_processes(&mut self, except: &[u32]) -> Result<BTreeSet<u32>, ProbeError> {
+        let mut known = self.processes();
         known.retain(|tgid| {
             !except.contains(tgid) && !std::fs::exists(format!("/proc/{tgid}")).unwrap_or(true)
         });

@@ -15,7 +15,7 @@ pub mod pins;
 pub mod points;
 pub mod ring;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -203,6 +203,16 @@ impl Probes {
     /// What became of the events of process `tgid` so far, over all CPUs.
     pub fn counters(&self, tgid: u32) -> Result<Counters, ProbeError> {
         maps::lock(&self.tables).counters(tgid)
+    }
+
+    /// The processes of which the kernel keeps something.
+    pub fn processes(&self) -> BTreeSet<u32> {
+        &maps::lock(&self.tables).processes() | &self.filters.processes()
+    }
+
+    /// The records of the commands that process `tgid` is in the middle of, marked unfinished.
+    pub fn unfinished(&self, tgid: u32) -> Vec<Vec<u8>> {
+        maps::lock(&self.tables).unfinished(tgid)
     }
 
     /// What is left of process `tgid`, which has ended: the records of the commands that it was in the middle of, marked

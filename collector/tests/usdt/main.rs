@@ -5,6 +5,7 @@
 
 mod account;
 mod coexistence;
+mod collector;
 mod events;
 mod filter;
 mod notes;
@@ -12,4 +13,5 @@ mod operands;
 mod overlay;
 mod pins;
 mod server;
+mod silent;
 mod watch;
