@@ -24,15 +24,14 @@ struct Hole {
     last: u64,
     /// How many events they had.
     events: u64,
-    /// How many of these the collector declared to have lost in its spool.
+    /// How many of these the collector declared to have lost in its spool. A gap among them is told again and also counts as
+    /// an event that was lost.
     declared: u64,
-    /// Gaps since: the lost batches may have held as many, which it told of again.
-    retold: u64,
 }
 
 impl Hole {
     fn is_declared(&self) -> bool {
-        self.declared > 0 && self.declared.saturating_add(self.retold) >= self.events
+        self.declared > 0 && self.declared >= self.events
     }
 }
 
@@ -73,7 +72,7 @@ impl Links {
             if before.number.saturating_add(1) < number {
                 let events = first.saturating_sub(before.next_sequence);
                 let (first, last) = (before.number + 1, number - 1);
-                self.holes.push_back(Hole { first, last, events, declared: 0, retold: 0 });
+                self.holes.push_back(Hole { first, last, events, declared: 0 });
                 if batch.row.first_sequence < before.next_sequence {
                     let expected = format!("first_sequence {} or more", before.next_sequence);
                     batch.find(Kind::BrokenLink, None, expected, batch.row.first_sequence.to_string());
@@ -94,12 +93,11 @@ impl Links {
     pub fn declare(&mut self, gap: Gap) {
         let from_spool =
             matches!(gap.reason, LossReason::SpoolFull | LossReason::SpoolCorrupt | LossReason::Refused);
+        if !from_spool {
+            return;
+        }
         let mut events = gap.events;
         for hole in self.holes.iter_mut().filter(|hole| !hole.is_declared()) {
-            hole.retold += 1;
-            if !from_spool {
-                return;
-            }
             let taken = events.min(hole.events - hole.declared);
             hole.declared += taken;
             events -= taken;

@@ -443,6 +443,10 @@ async fn what_retries_leave_is_no_tampering() {
     assert_eq!((told.tampering().len(), told.notices(Kind::Unfinished)), (0, 1));
 }
 
+fn gap(reason: LossReason, events: u64) -> Event {
+    Event { kind: EventKind::Gap, gap: Some(Gap { reason, events }), started_at: start(4), ..barest(0) }
+}
+
 #[tokio::test]
 async fn a_loss_that_was_signed_is_no_tampering() {
     let database = TestDatabase::new("verify_loss").await;
@@ -452,19 +456,40 @@ async fn a_loss_that_was_signed_is_no_tampering() {
     // The spool had no room: batches 2 and 3 were given up.
     sender.seal(events(2), &[], start(3));
     sender.seal(events(3), &[], start(4));
-    let gap = |events| Event {
-        kind: EventKind::Gap,
-        gap: Some(Gap { reason: LossReason::SpoolFull, events }),
-        started_at: start(4),
-        ..barest(0)
-    };
-    sender.seal(vec![gap(EVENTS)], &[], start(5)).write(&database.store).await;
+    sender.seal(vec![gap(LossReason::SpoolFull, EVENTS)], &[], start(5)).write(&database.store).await;
     // So far only half of it is declared.
     let told = verify(&database.store, Scope::default()).await;
     assert_eq!(told.tampering(), [(Kind::BatchesMissing, Some(2), None)]);
-    sender.seal(vec![gap(EVENTS)], &[], start(6)).write(&database.store).await;
+    sender.seal(vec![gap(LossReason::SpoolFull, EVENTS)], &[], start(6)).write(&database.store).await;
     let told = verify(&database.store, Scope::default()).await;
     assert_eq!(told.tampering(), []);
     assert_eq!((told.notices(Kind::BatchesLost), told.notices(Kind::EventsLost)), (1, 2));
     assert_eq!(told.notices(Kind::Unwatched), 0);
+}
+
+#[tokio::test]
+async fn batches_beside_a_loss_that_was_signed_are_not_excused_by_other_losses() {
+    let mut audit = Audit::empty("verify_beside_loss").await;
+    let mut sender = Sender::default();
+    sender.enroll(audit.store()).await;
+    sender.seal(events(1), &[], start(2)).write(audit.store()).await;
+    // Batch 2 was lost, with a gap among its events, which is told again and counted too.
+    let mut lost = events(2);
+    lost.push(gap(LossReason::RingFull, 7));
+    sender.seal(lost, &[], start(3));
+    sender.seal(events(3), &[], start(4)).write(audit.store()).await;
+    let told = vec![gap(LossReason::SpoolFull, EVENTS + 1), gap(LossReason::RingFull, 7)];
+    sender.seal(told, &[], start(5)).write(audit.store()).await;
+    for number in 5..15 {
+        let other = vec![gap(LossReason::RingFull, 100)];
+        sender.seal(other, &[], start(number + 1)).write(audit.store()).await;
+    }
+    audit.keep().await;
+    let told = audit.verify().await;
+    assert_eq!((told.tampering(), told.notices(Kind::BatchesLost)), (vec![], 1));
+
+    let neighbour = format!("batch_id = '{}'", BatchId::derive(sender.id, 3));
+    audit.run(&delete("batches", "number = 3")).await;
+    audit.run(&delete("events", &neighbour)).await;
+    assert_eq!(audit.verify().await.tampering(), [(Kind::BatchesMissing, Some(2), None)]);
 }
