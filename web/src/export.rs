@@ -67,10 +67,10 @@ impl Format {
         }
     }
 
-    fn header(self) -> Result<Vec<u8>, io::Error> {
+    fn header(self) -> Vec<u8> {
         match self {
-            Self::Csv => csv_line(FIELD_NAMES.iter().map(|name| (*name).to_owned())),
-            Self::Ndjson => Ok(Vec::new()),
+            Self::Csv => csv_header(FIELD_NAMES),
+            Self::Ndjson => Vec::new(),
         }
     }
 
@@ -86,9 +86,17 @@ impl Format {
     }
 }
 
+/// The first line of a CSV file: names of ours, as they are in a manifest.
+pub fn csv_header(names: &[&str]) -> Vec<u8> {
+    format!("{}\r\n", names.join(",")).into_bytes()
+}
+
 /// One line of a CSV file that no spreadsheet takes for formulas.
 pub fn csv_line(cells: impl Iterator<Item = String>) -> Result<Vec<u8>, io::Error> {
-    let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    let mut writer = csv::WriterBuilder::new()
+        .quote_style(csv::QuoteStyle::Always)
+        .terminator(csv::Terminator::CRLF)
+        .from_writer(Vec::new());
     writer.write_record(cells.map(|cell| csv_cell(&cell).into_owned().into_bytes()))?;
     writer.into_inner().map_err(csv::IntoInnerError::into_error)
 }
@@ -244,7 +252,7 @@ impl Export {
         let stopping = self.visitor.web.stopping.clone();
         let mut events = pin!(self.visitor.web.store.stream_events(&self.filter));
         self.output.start(&self.format.file_name(&self.filter))?;
-        let mut line = self.format.header()?;
+        let mut line = self.format.header();
         self.digest.header(&line);
         self.output.write(&line)?;
         let mut written = 0;
@@ -346,6 +354,13 @@ fn chain(head: &Head) -> ChainHead {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_cell_is_quoted() {
+        let cells = ["a;=b", "", "1"].map(str::to_owned);
+        assert_eq!(csv_line(cells.into_iter()).unwrap(), b"\"a;'=b\",\"\",\"1\"\r\n");
+        assert_eq!(csv_header(&["a", "b"]), b"a,b\r\n");
+    }
 
     #[test]
     fn a_line_is_one_record_whatever_is_in_it() {

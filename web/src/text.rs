@@ -44,14 +44,31 @@ fn visible_but<'a>(text: &'a str, kept: &[char]) -> Cow<'a, str> {
     shown.into()
 }
 
-/// A cell of a CSV file that no spreadsheet takes for a formula: where it begins like one, an apostrophe goes before
-/// it. Invisible characters other than line breaks and tabs are shown as [`visible`] shows them.
+/// What a formula begins with.
+const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
+
+/// A cell of a CSV file that no spreadsheet takes for a formula: an apostrophe goes before what would begin one, at the
+/// start of the cell or of a part of it. Spreadsheets that separate by other characters than commas break cells into parts,
+/// whatever their quotes. Invisible characters other than line breaks and tabs are shown as [`visible`] shows them.
 pub fn csv_cell(text: &str) -> Cow<'_, str> {
     let shown = visible_but(text, &['\n', '\r', '\t']);
-    if shown.starts_with(['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠']) {
-        return format!("'{shown}").into();
+    if !shown.starts_with(['\t', '\r']) && !shown.contains(FORMULA) {
+        return shown;
     }
-    shown
+    let mut cell = String::with_capacity(shown.len() + 16);
+    if shown.starts_with(['\t', '\r']) {
+        cell.push('\'');
+    }
+    let mut is_start = true;
+    for c in shown.chars() {
+        if is_start && FORMULA.contains(&c) {
+            cell.push('\'');
+        }
+        // What may stand before a formula and be dropped.
+        is_start = matches!(c, ';' | '\t' | '\r' | '\n') || is_start && (c == '"' || c.is_whitespace());
+        cell.push(c);
+    }
+    cell.into()
 }
 
 /// The first `chars` characters on one line, and whether that was all.
@@ -138,10 +155,15 @@ mod tests {
 
     #[test]
     fn no_cell_is_a_formula() {
-        for wrong in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1"] {
+        for wrong in ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "＝1"] {
             assert_eq!(csv_cell(wrong), format!("'{wrong}"));
         }
-        assert_eq!(csv_cell("SELECT 1\n-- =x"), "SELECT 1\n-- =x");
+        // Where cells are separated by semicolons or tabs, the quotes of ours mean nothing to a spreadsheet.
+        assert_eq!(csv_cell("x;=cmd|' /c calc'!A0;y"), "x;'=cmd|' /c calc'!A0;y");
+        assert_eq!(csv_cell("x\t@a; +b;\"＝c"), "x\t'@a; '+b;\"'＝c");
+        assert_eq!(csv_cell("SELECT 1\r\n-- =x"), "SELECT 1\r\n'-- =x");
+        assert_eq!(csv_cell("\t=1"), "'\t'=1");
+        assert_eq!(csv_cell("SELECT a-1; SELECT b=2"), "SELECT a-1; SELECT b=2");
         assert_eq!(csv_cell("\0=1"), "␀=1");
         assert_eq!(csv_cell(""), "");
     }

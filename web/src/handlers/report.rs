@@ -12,7 +12,7 @@ use whence_store::read::{AccessReport, EventFilter};
 use super::export::add_file_headers;
 use super::history::around_form;
 use crate::audit::Action;
-use crate::export::{Format, csv_line};
+use crate::export::{Format, csv_header, csv_line};
 use crate::page::{FilterForm, Maker, Report, ReportPage, Shell};
 use crate::people::Role;
 use crate::problem::Problem;
@@ -108,7 +108,7 @@ const COLUMNS: [&str; 22] = [
 ];
 
 fn file(report: &AccessReport, filter: &EventFilter) -> std::io::Result<Vec<u8>> {
-    let mut file = csv_line(COLUMNS.iter().map(|name| (*name).to_owned()))?;
+    let mut file = csv_header(&COLUMNS);
     let mut add = |part: &str, cells: &[(&str, String)]| {
         let cell = |column: &&str| match *column {
             "part" => part.to_owned(),

@@ -8,7 +8,8 @@ use crate::events::{HOUR, query, watched};
 use crate::harness::Service;
 
 const NAME: &str = "=HYPERLINK(\"http://evil.example\")<script>alert(1)</script>";
-const SQL: &str = "SELECT '\u{202e}nimda\u{0}\x1b[31m' <img src=x onerror=alert(1)> \"'>&amp; --\n+1";
+const SQL: &str =
+    "SELECT '\u{202e}nimda\u{0}\x1b[31m' <img src=x onerror=alert(1)> \"'>&amp; --\n+1;=cmd|''!A0";
 
 fn hostile() -> Event {
     let mut event = query(1, SQL);
@@ -77,6 +78,7 @@ async fn hostile_text_is_shown_as_text() {
     assert_eq!(cell("user"), format!("'{NAME}"));
     assert_eq!(cell("client_host"), "'@SUM(1)\"><svg/onload=alert(1)>");
     assert!(cell("sql_text").contains("⟨U+202E⟩nimda␀␛[31m"));
+    assert!(cell("sql_text").ends_with("--\n'+1;'=cmd|''!A0"));
 
     let file = service.get(&cookie, &format!("/export.ndjson?{HOUR}")).await;
     let event: serde_json::Value = serde_json::from_str(file.text.lines().next().unwrap()).unwrap();

@@ -71,7 +71,12 @@ async fn what_rules_left_out_is_shown_and_a_sample_is_marked() {
     assert!(page.texts(".events .what")[0].contains("one of 1,000"));
     let file = service.get(&cookie, &format!("/report.csv?{HOUR}")).await;
     assert!(file.text.contains(says), "{}", file.text);
-    assert_eq!(file.text.lines().filter(|line| line.starts_with("filtered,")).count(), 2, "{}", file.text);
+    assert_eq!(
+        file.text.lines().filter(|line| line.starts_with("\"filtered\",")).count(),
+        2,
+        "{}",
+        file.text
+    );
 }
 
 #[tokio::test]
@@ -91,7 +96,12 @@ async fn what_other_senders_told_is_marked_as_unsigned() {
     let page = service.get(&cookie, &format!("/report?{HOUR}")).await;
     assert_eq!(page.texts(".tiles li").last().unwrap(), "1of the events unsigned");
     let file = service.get(&cookie, &format!("/report.csv?{HOUR}")).await;
-    assert_eq!(file.text.lines().filter(|line| line.starts_with("unsigned,")).count(), 1, "{}", file.text);
+    assert_eq!(
+        file.text.lines().filter(|line| line.starts_with("\"unsigned\",")).count(),
+        1,
+        "{}",
+        file.text
+    );
     let report = service.get_with_token("auditor", &format!("/api/v1/report?{HOUR}")).await;
     assert_eq!(report.json()["totals"]["unsigned"], 1);
     let events = service.get_with_token("auditor", &format!("/api/v1/events?{HOUR}")).await.json();

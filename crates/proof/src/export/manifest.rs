@@ -11,8 +11,8 @@ pub const MANIFEST_SUFFIX: &str = ".manifest.json";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Content {
-    /// RFC 4180, lines ended by CRLF, the first with the names of the columns. A cell that a spreadsheet would take for
-    /// a formula has a `'` before it.
+    /// RFC 4180, lines ended by CRLF, the first with the names of the columns. What a spreadsheet would take
+    /// for a formula has a `'` before it.
     Csv,
     /// One JSON object a line.
     Ndjson,
