@@ -203,7 +203,7 @@ pub fn close_entry(ctx: ProbeContext) -> u32 {
     let thd = ctx.arg::<u64>(0).unwrap_or(0);
     let connection = connection_of(layout, thd);
     if connection.known && connection.id == thread.refused {
-        thread::forget();
+        thread::forget(slot);
         return 0;
     }
     let known = connection.is_of(thread, thd);
@@ -219,7 +219,7 @@ pub fn close_entry(ctx: ProbeContext) -> u32 {
     set_connection(thread, connection);
     read_database(thread, layout, thd);
     submit(thread);
-    thread::forget();
+    thread::forget(slot);
     0
 }
 
@@ -278,7 +278,9 @@ fn read_principal(thread: &mut Thread, layout: &Layout, thd: u64, connection: Co
         thread.record.present |= bit::PEER_PORT;
     }
     thread.thd = thd;
-    thread.principal_connection = connection.id;
+    // What could not be read, because its page was elsewhere just then, is read again with the next command.
+    let is_read = thread.record.present & bit::of(string::PRIV_USER) != 0;
+    thread.principal_connection = if is_read { connection.id } else { 0 };
     thread.principal_bytes = thread.record.tail_bytes;
 }
 

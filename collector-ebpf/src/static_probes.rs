@@ -162,7 +162,7 @@ pub fn connection_done(ctx: ProbeContext) -> u32 {
     }
     set_connection(thread, connection);
     submit(thread);
-    thread::forget();
+    thread::forget(arguments.spec.target);
     0
 }
 

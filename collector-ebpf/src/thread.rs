@@ -106,7 +106,7 @@ fn has_just_begun(thread: &Thread, slot: u32, what: Beginning) -> bool {
     let begun = match what {
         Beginning::Login => matches!(thread.record.kind, kind::CONNECT | kind::CONNECT_FAILED),
         Beginning::Command => thread.phase == phase::COMMAND,
-        Beginning::End => false,
+        Beginning::End => thread.record.kind == kind::DISCONNECT,
     };
     begun && thread.record.target != slot && is_leaving(owner::ready(thread.record.target))
 }
@@ -132,10 +132,13 @@ pub fn ending(slot: u32) -> Option<&'static mut Thread> {
     None
 }
 
-/// Forgets the current thread: its connection has ended.
+/// Forgets the current thread: its connection has ended. While the attachment in `slot` leaves the entry stays, for the one
+/// that takes over to see that it was told.
 #[inline(always)]
-pub fn forget() {
-    let _ = THREADS.remove(bpf_get_current_pid_tgid());
+pub fn forget(slot: u32) {
+    if !is_leaving(owner::ready(slot)) {
+        let _ = THREADS.remove(bpf_get_current_pid_tgid());
+    }
 }
 
 /// Begins a record, keeping the principal that is in the entry.

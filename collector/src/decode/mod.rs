@@ -205,7 +205,9 @@ impl Decoder {
         let is_command = matches!(kind, EventKind::Command | EventKind::ChangeUser);
         let command = (is_command && view.has(bit::COMMAND)).then_some(Command(record.command));
         let whole = self.take_overflow(&view);
-        let sql = whole.as_deref().or_else(|| view.bytes(string::SQL)).filter(|_| is_command);
+        // Where none of it could be read, that there was some is known by its length.
+        let unreadable = (record.sql_bytes > 0).then_some(&[][..]);
+        let sql = whole.as_deref().or_else(|| view.bytes(string::SQL)).or(unreadable).filter(|_| is_command);
         let reading = sql.map(whence_sqltext::read);
         let principal = principal::of(&view, kind);
         let database = view.text(string::DATABASE).filter(|name| !name.is_empty());

@@ -153,6 +153,13 @@ fn long_sql_is_joined_with_its_record() {
 }
 
 #[test]
+fn sql_of_which_nothing_could_be_read_is_marked_as_cut() {
+    let event = one(&mut decoder(), &query(|record| record.sql_bytes = 40, &[]));
+    let sql = event.statement.unwrap().sql.unwrap();
+    assert_eq!((sql.text.as_str(), sql.truncated, sql.original_bytes), ("", true, 40));
+}
+
+#[test]
 fn an_unknown_process_costs_no_sequence_number_and_no_text() {
     let mut decoder = decoder();
     decoder.remove_server(7);

@@ -140,21 +140,41 @@ fn containers_of_one_image_are_recorded_once_each() {
 struct Busy {
     servers: [Server; 2],
     watch: Watch,
-    commands: usize,
+    /// What they perform at once, and how many events it makes.
+    script: String,
+    makes: usize,
+    expected: usize,
     events: Vec<Event>,
 }
 
 impl Busy {
+    fn new(servers: [Server; 2], watch: Watch, script: String, makes: usize) -> Self {
+        Self { servers, watch, script, makes, expected: 0, events: Vec::new() }
+    }
+
+    /// With many quick commands.
+    fn with_commands(servers: [Server; 2], watch: Watch) -> Self {
+        let script = "0\tcommand\t1\t3\tapp\tweb\tshop\tSELECT 1\t0\t0\t500";
+        Self::new(servers, watch, script.into(), 500)
+    }
+
+    /// With sessions, whose commands take a while.
+    fn with_sessions(servers: [Server; 2], watch: Watch) -> Self {
+        let session = "0\tconnect\t7\tapp\tweb\n\
+             0\tcommand\t7\t3\tapp\tweb\tshop\tSELECT 1\t0\t1000\n\
+             0\tdisconnect\t7";
+        Self::new(servers, watch, [session; 20].join("\n"), 60)
+    }
+
     fn perform(&mut self) {
-        const AT_ONCE: usize = 500;
         for server in &mut self.servers {
-            server.begin(&format!("0\tcommand\t1\t3\tapp\tweb\tshop\tSELECT 1\t0\t0\t{AT_ONCE}"));
+            server.begin(&self.script);
         }
         for server in &mut self.servers {
             server.wait();
         }
         self.events.extend(self.watch.rest());
-        self.commands += AT_ONCE;
+        self.expected += self.makes;
     }
 
     fn perform_while_going(&mut self, attachment: Attachment) {
@@ -173,8 +193,9 @@ impl Busy {
         }
         for server in &self.servers {
             let events = &of_each[&server.pid()];
-            assert_eq!(events.iter().find(|event| event.outcome != OK), None);
-            assert_eq!(events.len(), self.commands);
+            let is_odd = |event: &&&Event| event.kind == EventKind::Command && event.outcome != OK;
+            assert_eq!(events.iter().find(is_odd), None);
+            assert_eq!(events.len(), self.expected);
         }
     }
 }
@@ -184,7 +205,7 @@ impl Busy {
 fn the_newer_of_two_attachments_hands_over() {
     for _ in 0..3 {
         let (_image, servers, watch, [_older, newer]) = start(&Config::default());
-        let mut busy = Busy { servers, watch, commands: 0, events: Vec::new() };
+        let mut busy = Busy::with_commands(servers, watch);
         busy.perform();
         busy.perform_while_going(newer);
         busy.assert_recorded_once();
@@ -192,9 +213,18 @@ fn the_newer_of_two_attachments_hands_over() {
 }
 
 #[test]
+fn sessions_are_handed_over() {
+    let (_image, servers, watch, [_older, newer]) = start(&Config::default());
+    let mut busy = Busy::with_sessions(servers, watch);
+    busy.perform();
+    busy.perform_while_going(newer);
+    busy.assert_recorded_once();
+}
+
+#[test]
 fn the_older_of_two_attachments_hands_over() {
     let (_image, servers, watch, [mut older, newer]) = start(&Config::default());
-    let mut busy = Busy { servers, watch, commands: 0, events: Vec::new() };
+    let mut busy = Busy::with_commands(servers, watch);
     busy.perform();
     // Now the older one has all.
     busy.perform_while_going(newer);
