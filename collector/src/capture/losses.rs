@@ -7,7 +7,7 @@ use whence_model::{Coverage, Gap, LossReason, Server, Timestamp};
 
 use super::{Capture, CaptureError};
 use crate::ship;
-use crate::spool::{Lost, ToldGap};
+use crate::spool::{self, Lost, LostBatch, ToldGap};
 
 impl Capture {
     /// What the kernel has lost, of every process and of those that found no room of their own.
@@ -67,20 +67,14 @@ impl Capture {
         let mut held = Held::default();
         for lost in lost {
             match lost {
-                Lost::Corrupt { events, gaps } => {
-                    let now = Timestamp::now();
-                    if events > 0 {
-                        self.tell_gap(nobody.clone(), LossReason::SpoolCorrupt, events, (now, now));
-                    }
-                    held.gaps.extend(gaps);
-                }
+                Lost::Corrupt { events, gaps } => held.add_unread(spool::Held { events, gaps }, &nobody),
                 Lost::Refused { batch } => {
                     // Its coverage may be what was refused.
-                    held.add(&batch, LossReason::Refused, &nobody);
+                    held.add(batch, LossReason::Refused, &nobody);
                 }
                 Lost::Full { batches } => {
                     for batch in batches {
-                        let coverage = held.add(&batch, LossReason::SpoolFull, &nobody);
+                        let coverage = held.add(batch, LossReason::SpoolFull, &nobody);
                         self.seal_spans(coverage);
                     }
                 }
@@ -106,9 +100,10 @@ struct Held {
 
 impl Held {
     /// Adds a batch; the answer is its coverage.
-    fn add(&mut self, batch: &[u8], reason: LossReason, nobody: &Server) -> Vec<Coverage> {
-        let Ok(batch) = whence_wire::decode(batch, &whence_wire::Limits::default()) else {
-            tracing::error!("a lost batch cannot be read");
+    fn add(&mut self, lost: LostBatch, reason: LossReason, nobody: &Server) -> Vec<Coverage> {
+        let Ok(batch) = whence_wire::decode(&lost.bytes, &whence_wire::Limits::default()) else {
+            tracing::error!(events = lost.held.events, "a lost batch cannot be read");
+            self.add_unread(lost.held, nobody);
             return Vec::new();
         };
         for event in batch.events {
@@ -123,5 +118,38 @@ impl Held {
             *loss = (loss.0 + 1, loss.1.min(at), loss.2.max(at));
         }
         batch.coverage
+    }
+
+    /// Adds a batch of which no more is known than this.
+    fn add_unread(&mut self, held: spool::Held, nobody: &Server) {
+        if held.events > 0 {
+            let now = Timestamp::now();
+            let key = (nobody.clone(), LossReason::SpoolCorrupt);
+            self.losses.entry(key).or_insert((0, now, now)).0 += held.events;
+        }
+        self.gaps.extend(held.gaps);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use whence_testkit::sample;
+
+    use super::*;
+
+    #[test]
+    fn a_lost_batch_that_cannot_be_read_is_counted_by_what_is_known_of_it() {
+        let server = sample::server();
+        let now = Timestamp::now();
+        let gap =
+            ToldGap { server: server.clone(), reason: LossReason::RingFull, events: 7, from: now, to: now };
+        let mut held = Held::default();
+        for reason in [LossReason::Refused, LossReason::SpoolFull] {
+            let known = spool::Held { events: 10, gaps: vec![gap.clone()] };
+            let lost = LostBatch { bytes: b"damaged".into(), held: known };
+            assert_eq!(held.add(lost, reason, &server), []);
+        }
+        assert_eq!(held.losses[&(server, LossReason::SpoolCorrupt)].0, 20);
+        assert_eq!((held.losses.len(), held.gaps), (1, vec![gap; 2]));
     }
 }

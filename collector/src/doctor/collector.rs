@@ -8,6 +8,7 @@ use serde::Serialize;
 use whence_model::Timestamp;
 
 use super::{Check, Places, State};
+use crate::spool::inspect::quarantined;
 use crate::status::Status;
 
 /// A status older than this is not of a collector that runs: it writes one every ten seconds.
@@ -40,14 +41,12 @@ impl Collector {
         };
         checks.insert(0, running(process_id, status.as_ref()));
         let spool_bytes = bytes_of(&places.spool_dir, 0);
-        let quarantined_batches =
-            fs::read_dir(places.spool_dir.join("quarantine")).ok().map(|entries| entries.flatten().count());
+        let quarantine = places.spool_dir.join("quarantine");
+        let quarantined = quarantined(&quarantine).ok().filter(|_| quarantine.exists());
+        let quarantined_batches = quarantined.map(|batches| batches.len());
         checks.extend(shipping(process_id, status.as_ref()));
         if let Some(batches @ 1..) = quarantined_batches {
-            let detail = format!(
-                "{batches} that ingest refused for good lie in {}",
-                places.spool_dir.join("quarantine").display()
-            );
+            let detail = format!("{batches} that ingest refused for good lie in {}", quarantine.display());
             checks.push(Check::new(State::Bad, "quarantine", detail));
         }
         Self { process_id, checks, status, spool_bytes, quarantined_batches }

@@ -143,7 +143,8 @@ fn is_in_use(directory: &Path) -> Result<bool, SpoolError> {
     Ok(Flock::lock(lock, FlockArg::LockSharedNonblock).is_err())
 }
 
-fn quarantined(directory: &Path) -> Result<Vec<Quarantined>, SpoolError> {
+/// What lies in the quarantine in `directory`.
+pub fn quarantined(directory: &Path) -> Result<Vec<Quarantined>, SpoolError> {
     let mut found = Vec::new();
     if !directory.exists() {
         return Ok(found);

@@ -10,6 +10,7 @@
 //!   quarantine/N.batch          a batch that ingest will never accept, …
 //!   quarantine/N.counted        … and one whose events are counted as lost in a later batch
 //!   quarantine/N.damaged        JSON: a batch that became unreadable before it was confirmed, until it is counted
+//!   quarantine/N.held           JSON: what a batch in quarantine held, should it be unreadable when it is to be counted
 //! ```
 //!
 //! A **segment** is a sequence of records, appended to and never changed. A **record** is a head of
@@ -54,13 +55,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
 
 use crate::seal::{Link, SealedBatch};
 use acknowledged::{ACKNOWLEDGED, Acknowledged};
 pub use losses::ToldGap;
 use losses::{Hole, Losses};
 use newest::Newest;
-use quarantine::{DamagedBatch, Quarantine};
+use quarantine::{HELD, Quarantine};
 use record::Head;
 pub use record::RingMark;
 use scan::Scan;
@@ -86,11 +88,26 @@ pub enum SpoolError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lost {
     /// The oldest batches were given up for room. They can still be read, to say what they held.
-    Full { batches: Vec<Vec<u8>> },
+    Full { batches: Vec<LostBatch> },
     /// This many events, these gaps among them, were in a part of a file that is damaged.
     Corrupt { events: u64, gaps: Vec<ToldGap> },
     /// Ingest will never accept this batch.
-    Refused { batch: Vec<u8> },
+    Refused { batch: LostBatch },
+}
+
+/// A batch that will not be shipped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostBatch {
+    pub bytes: Vec<u8>,
+    /// For when they cannot be read.
+    pub held: Held,
+}
+
+/// How many events a batch holds, and which of them are gaps that no later batch has told again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    pub events: u64,
+    pub gaps: Vec<ToldGap>,
 }
 
 /// What a spool says when it is opened.
@@ -280,42 +297,42 @@ impl Spool {
     /// Puts batch `number`, the oldest one, aside: ingest will never accept it.
     pub fn quarantine(&mut self, number: u64) -> Result<(), SpoolError> {
         let Some(entry) = self.oldest_if(number) else { return Ok(()) };
-        if let Ok(waiting) = self.read(&entry) {
-            self.put_aside(number, &self.quarantine.path_of_batch(number), &waiting.bytes)?;
-            self.quarantine.hold(number, waiting.bytes);
+        let held = self.held_by(&entry);
+        let path = self.quarantine.path_of_note(number);
+        let note = serde_json::to_vec(&held)
+            .map_err(|source| SpoolError::Acknowledged { path: path.clone(), source })?;
+        if let Ok(Waiting { bytes, .. }) = self.read(&entry) {
+            self.put_aside(number, &self.quarantine.path_of_batch(number), &bytes, &note)?;
+            self.quarantine.hold(number, LostBatch { bytes, held });
         } else {
-            let (events, gaps) = self.held_by(&entry);
-            let path = self.quarantine.path_of_note(number);
-            let note = serde_json::to_vec(&DamagedBatch { events, gaps: gaps.clone() })
-                .map_err(|source| SpoolError::Acknowledged { path: path.clone(), source })?;
-            self.put_aside(number, &path, &note)?;
+            self.put_aside(number, &path, &note, &note)?;
+            let Held { events, gaps } = held;
             self.uncounted.note(Missing::Damaged(path), [Lost::Corrupt { events, gaps }]);
         }
         Ok(())
     }
 
-    /// Writes the file that stands for batch `number` from now on; none of it stays when that fails, as on a full disk, since
-    /// the batch goes on waiting then.
-    fn put_aside(&mut self, number: u64, path: &Path, bytes: &[u8]) -> Result<(), SpoolError> {
-        let written = File::create(path).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        });
-        let done = written.map_err(file_error(path)).and_then(|()| self.acknowledge(number));
+    /// Writes the file that stands for batch `number` from now on, and the `note` beside it; none of them stays when that fails,
+    /// as on a full disk, since the batch goes on waiting then.
+    fn put_aside(&mut self, number: u64, path: &Path, bytes: &[u8], note: &[u8]) -> Result<(), SpoolError> {
+        let note_path = path.with_extension(HELD);
+        let written = write_synced(&note_path, note).and_then(|()| write_synced(path, bytes));
+        let done = written.and_then(|()| self.acknowledge(number));
         if done.is_err() && self.acknowledged < number {
             let _ = fs::remove_file(path);
+            let _ = fs::remove_file(note_path);
         }
         done
     }
 
-    /// How many events a batch holds, and which of them are gaps, without reading it.
-    fn held_by(&self, entry: &Entry) -> (u64, Vec<ToldGap>) {
+    /// What a batch holds, without reading it.
+    fn held_by(&self, entry: &Entry) -> Held {
         let head = entry.head;
         let gaps = self.losses.gaps_in(&Hole {
             batches: (head.number, head.number + 1),
             sequences: (head.first_sequence, head.next_sequence()),
         });
-        (u64::from(head.event_count), gaps)
+        Held { events: head.event_count.into(), gaps }
     }
 
     fn read(&self, entry: &Entry) -> Result<Waiting, SpoolError> {
@@ -342,10 +359,11 @@ impl Spool {
             };
             let (mut lost, mut batches) = (Vec::new(), Vec::new());
             for entry in &given_up {
-                if let Ok(waiting) = entry.read(&segment.path) {
-                    batches.push(waiting.bytes);
+                let held = self.held_by(entry);
+                if let Ok(Waiting { bytes, .. }) = entry.read(&segment.path) {
+                    batches.push(LostBatch { bytes, held });
                 } else {
-                    let (events, gaps) = self.held_by(entry);
+                    let Held { events, gaps } = held;
                     lost.push(Lost::Corrupt { events, gaps });
                 }
             }
@@ -362,6 +380,14 @@ fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>, SpoolError> 
     let mut paths = paths.map_err(file_error(directory))?;
     paths.retain(|path| path.extension().is_some_and(|found| found == extension));
     Ok(paths)
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), SpoolError> {
+    let written = File::create(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(file_error(path))
 }
 
 fn file_error(path: &Path) -> impl FnOnce(io::Error) -> SpoolError {

@@ -1,32 +1,24 @@
-//! The files of batches that will not be shipped: what ingest refuses, and notes of what became unreadable.
+//! The files of batches that will not be shipped: what ingest refuses, and notes of what became unreadable. Beside each lies
+//! a note of what it held, should it not be readable any more when that is counted.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
-use super::losses::ToldGap;
 use super::uncounted::{Missing, Uncounted};
-use super::{Lost, SpoolError, file_error, files};
+use super::{Held, Lost, LostBatch, SpoolError, file_error, files};
 
 pub const DIRECTORY: &str = "quarantine";
 pub const UNCOUNTED: &str = "batch";
 pub const COUNTED: &str = "counted";
 pub const DAMAGED: &str = "damaged";
+pub const HELD: &str = "held";
 
 /// A batch that was refused.
 struct Refused {
     number: u64,
     path: PathBuf,
-    batch: Vec<u8>,
-}
-
-/// A note of a batch that became unreadable.
-#[derive(Serialize, Deserialize)]
-pub struct DamagedBatch {
-    pub events: u64,
-    pub gaps: Vec<ToldGap>,
+    batch: LostBatch,
 }
 
 /// The open directory.
@@ -61,7 +53,7 @@ impl Quarantine {
     }
 
     /// Batch `number`, whose file is in place, is lost unless ingest turns out to have it.
-    pub fn hold(&mut self, number: u64, batch: Vec<u8>) {
+    pub fn hold(&mut self, number: u64, batch: LostBatch) {
         self.held.push(Refused { number, path: self.path_of_batch(number), batch });
     }
 
@@ -92,12 +84,23 @@ impl Quarantine {
     /// Finds what lies in it and is counted in no batch. Batches behind `acknowledged` were not given up, since a crash came
     /// before, and still will be.
     pub fn find_uncounted(&self, acknowledged: u64, uncounted: &mut Uncounted) -> Result<(), SpoolError> {
-        for (path, text) in self.read_given_up(UNCOUNTED, acknowledged)? {
-            uncounted.note(Missing::Quarantined(path), [Lost::Refused { batch: text }]);
+        for (path, bytes) in self.read_given_up(UNCOUNTED, acknowledged)? {
+            // There is none where it was put aside by a version that wrote none.
+            let held = noted_in(&path.with_extension(HELD)).unwrap_or_default();
+            uncounted.note(Missing::Quarantined(path), [Lost::Refused { batch: LostBatch { bytes, held } }]);
         }
         for (path, text) in self.read_given_up(DAMAGED, acknowledged)? {
-            if let Ok(DamagedBatch { events, gaps }) = serde_json::from_slice(&text) {
+            let held = serde_json::from_slice(&text).ok().or_else(|| noted_in(&path.with_extension(HELD)));
+            if let Some(Held { events, gaps }) = held {
                 uncounted.note(Missing::Damaged(path), [Lost::Corrupt { events, gaps }]);
+            } else {
+                tracing::error!(file = %path.display(), "damaged: what this batch held is lost and cannot be counted");
+            }
+        }
+        for note in files(&self.directory, HELD)? {
+            // It has done its work when what it tells of is counted, or turned out to be stored.
+            if ![UNCOUNTED, DAMAGED].iter().any(|extension| note.with_extension(extension).exists()) {
+                fs::remove_file(&note).map_err(file_error(&note))?;
             }
         }
         Ok(())
@@ -120,6 +123,10 @@ impl Quarantine {
         }
         Ok(given_up)
     }
+}
+
+fn noted_in(path: &Path) -> Option<Held> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
 /// The number of the batch that a file is called by.

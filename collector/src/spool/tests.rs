@@ -14,6 +14,11 @@ fn batch(number: u64, bytes: usize) -> SealedBatch {
     SealedBatch { number, first_sequence, event_count: 10, batch_hash, gaps: Vec::new(), bytes }
 }
 
+/// The same when it is lost.
+fn lost(number: u64, bytes: usize) -> LostBatch {
+    LostBatch { bytes: batch(number, bytes).bytes, held: Held { events: 10, gaps: Vec::new() } }
+}
+
 fn open(directory: &Path) -> (Spool, Recovery) {
     Spool::open(directory, 1 << 30).unwrap()
 }
@@ -167,8 +172,7 @@ fn a_full_spool_gives_up_all_but_its_oldest_and_keeps_it_until_that_is_counted()
     for number in 1..=11 {
         spool.append(&batch(number, 1000), None).unwrap();
     }
-    let given_up: Vec<_> =
-        (2..=5).map(|number| Lost::Full { batches: vec![batch(number, 1000).bytes] }).collect();
+    let given_up: Vec<_> = (2..=5).map(|number| Lost::Full { batches: vec![lost(number, 1000)] }).collect();
     assert_eq!(spool.take_lost(), given_up);
     // The oldest may be on its way.
     assert_eq!(spool.oldest().unwrap().unwrap().number, 1);
@@ -262,7 +266,7 @@ fn a_refused_batch_is_lost_when_ingest_says_that_it_is_missing_and_only_then() {
     // It has the first, and the second never came.
     spool.declare_missing(2, 2);
     spool.confirm(3).unwrap();
-    assert_eq!(spool.take_lost(), [Lost::Refused { batch: batch(2, 50).bytes }]);
+    assert_eq!(spool.take_lost(), [Lost::Refused { batch: lost(2, 50) }]);
     assert_eq!(files(&directory.path().join(quarantine::DIRECTORY), quarantine::UNCOUNTED).unwrap().len(), 1);
 }
 
@@ -338,7 +342,7 @@ fn what_is_too_old_is_given_up_but_for_the_oldest_and_the_newest() {
     let (mut spool, _) = open(directory.path());
     spool.limit_age(7 * day);
     spool.append(&batch(5, 10), None).unwrap();
-    assert_eq!(spool.take_lost(), [Lost::Full { batches: vec![batch(2, big).bytes] }]);
+    assert_eq!(spool.take_lost(), [Lost::Full { batches: vec![lost(2, big)] }]);
     count_lost(&mut spool, 6);
     assert_eq!(drain(&mut spool), [1, 3, 4, 5, 6]);
 }
@@ -362,11 +366,41 @@ fn a_batch_that_is_never_accepted_is_put_aside_and_told_until_it_is_counted() {
     assert_eq!(drain(&mut spool), [2]);
     drop(spool);
     let (mut spool, _) = open(directory.path());
-    assert_eq!(spool.take_lost(), [Lost::Refused { batch: batch(1, 10).bytes }]);
+    assert_eq!(spool.take_lost(), [Lost::Refused { batch: lost(1, 10) }]);
     spool.settle_lost();
     drop(spool);
     assert!(directory.path().join("quarantine/1.counted").exists());
     assert_eq!(open(directory.path()).0.take_lost(), vec![]);
+}
+
+#[test]
+fn what_was_put_aside_and_is_damaged_since_is_counted_by_the_note_beside_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = open(directory.path());
+    let told = SealedBatch { gaps: vec![gap()], ..batch(1, 50) };
+    spool.append(&told, None).unwrap();
+    spool.append(&batch(2, 50), None).unwrap();
+    spool.append(&batch(3, 50), None).unwrap();
+    spool.quarantine(1).unwrap();
+    // The second became unreadable before.
+    flip(directory.path(), 1, 2 * HEAD_BYTES + 50 + 7);
+    spool.quarantine(2).unwrap();
+    drop(spool);
+    let aside = |name: &str| directory.path().join(quarantine::DIRECTORY).join(name);
+    for name in ["1.batch", "2.damaged"] {
+        fs::write(aside(name), "damaged").unwrap();
+    }
+    let (mut spool, _) = open(directory.path());
+    let first = LostBatch { bytes: "damaged".into(), held: Held { events: 10, gaps: vec![gap()] } };
+    assert_eq!(
+        spool.take_lost(),
+        [Lost::Refused { batch: first }, Lost::Corrupt { events: 10, gaps: vec![] }]
+    );
+    count_lost(&mut spool, 4);
+    drop(spool);
+    assert_eq!(open(directory.path()).0.take_lost(), []);
+    let left = fs::read_dir(aside("")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["1.counted"]);
 }
 
 #[test]
@@ -414,7 +448,7 @@ fn a_loss_is_told_by_the_newest_batch_that_tells_of_it_and_by_no_other() {
         spool.append(&batch(number, 50), None).unwrap();
     }
     // The second is given up, and the ninth tells it.
-    assert_eq!(spool.take_lost(), [Lost::Full { batches: vec![batch(2, 50).bytes] }]);
+    assert_eq!(spool.take_lost(), [Lost::Full { batches: vec![lost(2, 50)] }]);
     let told = SealedBatch { gaps: vec![gap()], ..batch(9, 50) };
     spool.append(&told, None).unwrap();
     spool.settle_lost();
@@ -451,5 +485,5 @@ fn a_batch_that_was_never_appended_counts_nothing() {
     let (mut spool, _) = open(directory.path());
     spool.append(&batch(2, 50), None).unwrap();
     drop(spool);
-    assert_eq!(open(directory.path()).0.take_lost(), [Lost::Refused { batch: batch(1, 50).bytes }]);
+    assert_eq!(open(directory.path()).0.take_lost(), [Lost::Refused { batch: lost(1, 50) }]);
 }

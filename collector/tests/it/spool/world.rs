@@ -198,12 +198,15 @@ impl World {
                     retold.extend(gaps);
                 }
                 Lost::Refused { batch } => {
-                    tell(LossReason::Refused, self.batches[&batch].events);
-                    retold.extend(self.batches[&batch].gaps.clone());
+                    tell(LossReason::Refused, self.batches[&batch.bytes].events);
+                    retold.extend(self.batches[&batch.bytes].gaps.clone());
                 }
                 Lost::Full { batches } => {
-                    tell(LossReason::SpoolFull, batches.iter().map(|batch| self.batches[batch].events).sum());
-                    retold.extend(batches.iter().flat_map(|batch| self.batches[batch].gaps.clone()));
+                    tell(
+                        LossReason::SpoolFull,
+                        batches.iter().map(|batch| self.batches[&batch.bytes].events).sum(),
+                    );
+                    retold.extend(batches.iter().flat_map(|batch| self.batches[&batch.bytes].gaps.clone()));
                 }
             }
         }
