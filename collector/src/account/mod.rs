@@ -72,6 +72,13 @@ impl Accounts {
         former.collect()
     }
 
+    /// Whether the collector before this one could not watch process `tgid`, or did not believe what was read of it.
+    pub fn was_refused(&self, tgid: u32) -> bool {
+        let mut former = self.former.accounts.iter();
+        former
+            .any(|account| account.server.process_id == tgid && account.state == CoverageState::Unattachable)
+    }
+
     /// The server as it was known before, to this collector or the one before it, when `process` is the same.
     ///
     /// A process's start in UTC is rounded anew at each look; what was stored first stays.

@@ -26,7 +26,7 @@ impl Capture {
                 self.process_ended(id, true)?;
             }
             Finding::LookedOnce => {
-                self.look_at_former()?;
+                self.look_at_former();
                 self.looked_once = true;
             }
         }
@@ -66,7 +66,7 @@ impl Capture {
     }
 
     /// Servers that the collector before this one watched, and that ended since.
-    fn look_at_former(&mut self) -> Result<(), CaptureError> {
+    fn look_at_former(&mut self) {
         for former in self.parts.accounts.former_processes() {
             let since = former.server.process_started_at;
             // Its probes went on to its end, so no span ends here.
@@ -75,9 +75,26 @@ impl Capture {
             self.seal_spans(spans);
             self.gone.push((process, true));
         }
+        self.look_at_unseen();
         let spans = self.parts.accounts.looked_once(Timestamp::now());
         self.seal_spans(spans);
-        Ok(self.parts.probes.forget_ended_processes(&self.parts.accounts.watched())?)
+    }
+
+    /// Processes that came and went while no collector ran: what the kernel still has of them is told like what it has in
+    /// its ring.
+    fn look_at_unseen(&mut self) {
+        let mut ended = self.parts.probes.processes();
+        ended.retain(|tgid| {
+            self.parts.decoder.server(*tgid).is_none()
+                && !std::fs::exists(format!("/proc/{tgid}")).unwrap_or(true)
+        });
+        for tgid in ended {
+            if self.parts.accounts.was_refused(tgid) {
+                self.parts.accounts.settle(tgid);
+            } else {
+                self.open_gone(tgid, self.parts.probes.owner(tgid));
+            }
+        }
     }
 
     /// Finds out who process `tgid` is, of which there is a record already.
@@ -90,12 +107,17 @@ impl Capture {
         if self.parts.decoder.server(tgid).is_some() {
             return;
         }
-        // It has ended. What ran the same program before tells most of what it was.
-        let record = Record::split_from(bytes);
-        let program = record.and_then(|(record, _)| self.programs.by_slot(record.target));
+        self.open_gone(tgid, Record::split_from(bytes).map(|(record, _)| record.target));
+    }
+
+    /// Opens the account of process `tgid`, which has ended. What ran the program before whose probes have `slot` tells most
+    /// of what it was.
+    fn open_gone(&mut self, tgid: u32, slot: Option<u32>) {
+        let program = slot.and_then(|slot| self.programs.by_slot(slot));
         if let Some((Program { plan: Plan::Functions(derived), .. }, _)) = program {
             self.trials.begin(tgid, derived.by_table());
         }
+        let provider = program.map_or(Provider::Functions, |(program, _)| provider(&program.plan));
         let example = program.and_then(|(_, attached)| attached.example.clone());
         let now = Timestamp::now();
         let server = Server {
@@ -108,7 +130,7 @@ impl Capture {
         };
         let id = ProcessId { tgid, start_ticks: 0 };
         self.parts.decoder.add_server(tgid, server.clone());
-        let spans = self.parts.accounts.watch(id, &server, Provider::Functions, now, false);
+        let spans = self.parts.accounts.watch(id, &server, provider, now, false);
         self.seal_spans(spans);
         self.gone.push((id, false));
     }

@@ -199,14 +199,9 @@ impl Tables {
         known
     }
 
-    /// Removes what is kept of processes that are no more, but for these; the answer is which they were.
-    pub fn forget_ended_processes(&mut self, except: &[u32]) -> Result<BTreeSet<u32>, ProbeError> {
-        let mut known = self.processes();
-        known.retain(|tgid| {
-            !except.contains(tgid) && !std::fs::exists(format!("/proc/{tgid}")).unwrap_or(true)
-        });
-        known.iter().try_for_each(|tgid| self.forget_process(*tgid))?;
-        Ok(known)
+    /// The slot that records process `tgid`.
+    pub fn owner(&self, tgid: u32) -> Option<u32> {
+        self.owners.get(&tgid, 0).ok()
     }
 
     /// Removes the entries of threads that are no more, and the owners of processes that are, whose numbers may be given

@@ -210,6 +210,11 @@ impl Probes {
         &maps::lock(&self.tables).processes() | &self.filters.processes()
     }
 
+    /// The slot of the attachment that records process `tgid`.
+    pub fn owner(&self, tgid: u32) -> Option<u32> {
+        maps::lock(&self.tables).owner(tgid)
+    }
+
     /// The records of the commands that process `tgid` is in the middle of, marked unfinished.
     pub fn unfinished(&self, tgid: u32) -> Vec<Vec<u8>> {
         maps::lock(&self.tables).unfinished(tgid)
@@ -247,12 +252,6 @@ impl Probes {
     pub fn forget_process(&mut self, tgid: u32) -> Result<(), ProbeError> {
         self.filters.forget_process(tgid)?;
         maps::lock(&self.tables).forget_process(tgid)
-    }
-
-    /// Forgets the processes that are no more, but for these: a collector that was killed may have left them.
-    pub fn forget_ended_processes(&mut self, except: &[u32]) -> Result<(), ProbeError> {
-        let forgotten = maps::lock(&self.tables).forget_ended_processes(except)?;
-        forgotten.into_iter().try_for_each(|tgid| self.filters.forget_process(tgid))
     }
 
     /// Unpins the maps and the probes that were left, when nothing is to go on without a collector.

@@ -1,5 +1,7 @@
 //! What a collector cannot see the end of, and what nobody looked at, is stored once all the same.
 
+use whence_model::{Coverage, Gap, LossReason};
+
 use crate::collector::Place;
 use crate::server::Server;
 
@@ -43,4 +45,39 @@ fn commands_under_way_are_unfinished_when_the_probes_come_off() {
     assert_eq!(place.commands(&server), [finished(1), finished(3), unfinished(2)]);
     let stored: u64 = place.coverage(&server).iter().map(|span| span.stored).sum();
     assert_eq!(stored, 3);
+}
+
+#[test]
+fn what_came_and_went_while_no_collector_ran_is_told() {
+    const COMMANDS: u64 = 2000;
+    let mut place = Place::new();
+    place.ring_bytes = 64 << 10;
+    let first = Server::start();
+    let collector = place.start(true);
+    collector.find_program(&first);
+    collector.find(&first);
+    collector.looked_once();
+    place.until_watched(&first);
+    collector.stop();
+
+    let mut second = Server::start_program(first.program().to_owned());
+    let busy = format!("0\tcommand\t1\t3\tapp\tweb\tshop\tSELECT 1\t0\t0\t{COMMANDS}");
+    second.run(&format!("{busy}\n{}", hang(2)));
+    second.kill();
+    let collector = place.start(false);
+    collector.find_program(&first);
+    collector.find(&first);
+    collector.looked_once();
+    place.until("the command that it died in", || place.commands(&second).contains(&unfinished(2)));
+    collector.stop();
+
+    let commands = place.commands(&second);
+    let (stored, cut): (Vec<_>, Vec<_>) = commands.into_iter().partition(|(_, is_finished)| *is_finished);
+    assert_eq!(cut, [unfinished(2)]);
+    let gaps: Vec<_> = place.events(&second).into_iter().filter_map(|event| event.gap).collect();
+    assert_eq!(gaps, [Gap { reason: LossReason::RingFull, events: COMMANDS - stored.len() as u64 }]);
+    let spans = place.coverage(&second);
+    assert_eq!(spans.iter().map(|span| span.stored).sum::<u64>(), stored.len() as u64 + 1);
+    let lost = |span: &Coverage| span.lost.values().sum::<u64>();
+    assert_eq!(spans.iter().map(lost).sum::<u64>(), gaps[0].events);
 }
