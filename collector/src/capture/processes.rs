@@ -34,7 +34,7 @@ impl Capture {
         Ok(())
     }
 
-    /// Opens the account of a process.
+    /// Opens the account of a process that runs `binary`.
     fn register(&mut self, binary: BinaryId, process: Process) {
         let id = process.id;
         if self.parts.accounts.is_open(id) {
@@ -43,25 +43,33 @@ impl Capture {
         let Some(program) = self.programs.get_mut(binary) else { return };
         // The process that it was found by may have ended before probes could be put on it.
         program.retry(&mut self.parts.probes, &id.executable());
+        if let Err(reason) = &program.probes {
+            let server = self.parts.accounts.known_server(id).cloned().unwrap_or(process.server);
+            let spans = self.parts.accounts.refuse(id, &server, reason, Timestamp::now());
+            self.seal_spans(spans);
+        } else {
+            self.watch(binary, process);
+        }
+    }
+
+    /// Opens the account of a process that the probes on `binary` record.
+    fn watch(&mut self, binary: BinaryId, process: Process) {
+        let id = process.id;
+        let Some(Program { plan, probes: Ok(attached) }) = self.programs.get_mut(binary) else { return };
         let server = self.parts.accounts.known_server(id).cloned().unwrap_or(process.server);
-        let spans = match &mut program.probes {
-            Ok(attached) => {
-                if let Plan::Functions(derived) = &program.plan {
-                    self.trials.begin(id.tgid, derived.by_table());
-                }
-                attached.example = Some(server.clone());
-                let (at, went_on) = (attached.at, attached.attachment.taken_up());
-                let provider = provider(&program.plan);
-                self.programs.add_process(id.tgid, binary);
-                // Probes that were on already recorded since the collector before this one was last seen to be alive.
-                let recorded_since = self.parts.accounts.recorded_since().filter(|_| went_on);
-                let since = server.process_started_at.max(recorded_since.unwrap_or(at));
-                self.parts.decoder.add_server(id.tgid, server.clone());
-                self.span_until = self.span_until.min(Instant::now() + FIRST_SPAN);
-                self.parts.accounts.watch(id, &server, provider, since, went_on)
-            }
-            Err(reason) => self.parts.accounts.refuse(id, &server, reason, Timestamp::now()),
-        };
+        if let Plan::Functions(derived) = plan {
+            self.trials.begin(id.tgid, derived.by_table());
+        }
+        attached.example = Some(server.clone());
+        let (at, went_on) = (attached.at, attached.attachment.taken_up());
+        let provider = provider(plan);
+        self.programs.add_process(id.tgid, binary);
+        // Probes that were on already recorded since the collector before this one was last seen to be alive.
+        let recorded_since = self.parts.accounts.recorded_since().filter(|_| went_on);
+        let since = server.process_started_at.max(recorded_since.unwrap_or(at));
+        self.parts.decoder.add_server(id.tgid, server.clone());
+        self.span_until = self.span_until.min(Instant::now() + FIRST_SPAN);
+        let spans = self.parts.accounts.watch(id, &server, provider, since, went_on);
         self.seal_spans(spans);
     }
 
@@ -99,26 +107,39 @@ impl Capture {
 
     /// Finds out who process `tgid` is, of which there is a record already.
     pub(super) fn introduce(&mut self, tgid: u32, bytes: &[u8]) {
-        if let Ok(process) = inspect(tgid, &self.parts.host)
-            && let Ok(binary) = BinaryId::of(&process.id.executable())
-        {
-            self.register(binary, process);
-        }
+        let record = Record::split_from(bytes).map(|(record, _)| record);
+        let slot = record.map(|record| record.target);
+        let is_it = |id: ProcessId| record.is_none_or(|record| id.started_ns() <= record.start_ns);
+        let process = inspect(tgid, &self.parts.host).ok().filter(|process| is_it(process.id));
+        let found = process.and_then(|process| Some((BinaryId::of(&process.id.executable()).ok()?, process)));
+        let Some((binary, process)) = found else { return self.open_gone(tgid, slot) };
+        self.register(binary, process.clone());
         if self.parts.decoder.server(tgid).is_some() {
             return;
         }
-        self.open_gone(tgid, Record::split_from(bytes).map(|(record, _)| record.target));
+        // A container of an image that probes are on already: to the kernel its program is the same file.
+        match slot.and_then(|slot| self.programs.by_slot(slot)) {
+            Some((binary, ..)) => self.watch(binary, process),
+            None => self.open(process.id, &process.server, Provider::Functions),
+        }
+    }
+
+    /// Opens the account of a process that is taken as it is.
+    fn open(&mut self, id: ProcessId, server: &Server, provider: Provider) {
+        self.parts.decoder.add_server(id.tgid, server.clone());
+        let spans = self.parts.accounts.watch(id, server, provider, Timestamp::now(), false);
+        self.seal_spans(spans);
     }
 
     /// Opens the account of process `tgid`, which has ended. What ran the program before whose probes have `slot` tells most
     /// of what it was.
     fn open_gone(&mut self, tgid: u32, slot: Option<u32>) {
         let program = slot.and_then(|slot| self.programs.by_slot(slot));
-        if let Some((Program { plan: Plan::Functions(derived), .. }, _)) = program {
+        if let Some((_, Program { plan: Plan::Functions(derived), .. }, _)) = program {
             self.trials.begin(tgid, derived.by_table());
         }
-        let provider = program.map_or(Provider::Functions, |(program, _)| provider(&program.plan));
-        let example = program.and_then(|(_, attached)| attached.example.clone());
+        let provider = program.map_or(Provider::Functions, |(_, program, _)| provider(&program.plan));
+        let example = program.and_then(|(.., attached)| attached.example.clone());
         let now = Timestamp::now();
         let server = Server {
             instance: InstanceId::derive(&self.parts.host, "", &format!("process {tgid}")),
@@ -129,9 +150,7 @@ impl Capture {
             ..self.own_server()
         };
         let id = ProcessId { tgid, start_ticks: 0 };
-        self.parts.decoder.add_server(tgid, server.clone());
-        let spans = self.parts.accounts.watch(id, &server, provider, now, false);
-        self.seal_spans(spans);
+        self.open(id, &server, provider);
         self.gone.push((id, false));
     }
 

@@ -88,10 +88,12 @@ impl Programs {
     }
 
     /// The program whose probes' records have `slot` as their target.
-    pub fn by_slot(&self, slot: u32) -> Option<(&Program, &Attached)> {
-        let attached =
-            self.programs.values().filter_map(|program| Some((program, program.probes.as_ref().ok()?)));
-        attached.into_iter().find(|(_, attached)| attached.attachment.slot() == slot)
+    pub fn by_slot(&self, slot: u32) -> Option<(BinaryId, &Program, &Attached)> {
+        let mut attached = self
+            .programs
+            .iter()
+            .filter_map(|(binary, program)| Some((*binary, program, program.probes.as_ref().ok()?)));
+        attached.find(|(.., attached)| attached.attachment.slot() == slot)
     }
 
     /// Process `tgid`, which is watched, runs `binary`.

@@ -15,6 +15,9 @@ use super::{container, product};
 /// The port of MySQL's X protocol, which is not the one that clients are known by.
 const X_PROTOCOL_PORT: u16 = 33060;
 
+/// A clock tick, as the kernel shows times.
+const NS_PER_TICK: u64 = 10_000_000;
+
 /// One process, told from any other that had or will have its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProcessId {
@@ -51,6 +54,11 @@ impl ProcessId {
 
     pub fn is_alive(self) -> bool {
         Self::of(self.tgid).is_ok_and(|now| now == self)
+    }
+
+    /// From boot to its start, rounded down to a clock tick.
+    pub fn started_ns(self) -> u64 {
+        self.start_ticks.saturating_mul(NS_PER_TICK)
     }
 
     /// Path by which its program can be opened, whatever happened to the file's name since, in containers too.
@@ -101,12 +109,11 @@ fn data_directory(tgid: u32) -> String {
 /// To the precision of a clock tick. The kernel's idea of the boot's UTC moves with the wall clock, so this is asked
 /// once for each process and then kept.
 fn started_at(id: ProcessId) -> Timestamp {
-    const NS_PER_TICK: i64 = 10_000_000;
     let boot =
         clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |at| at.tv_sec() * 1_000_000_000 + at.tv_nsec());
-    let ticks = i64::try_from(id.start_ticks).unwrap_or(i64::MAX);
-    let at = Timestamp::now().plus_ns(-boot).plus_ns(ticks.saturating_mul(NS_PER_TICK));
-    Timestamp(at.0 - at.0.rem_euclid(NS_PER_TICK))
+    let after_boot = i64::try_from(id.started_ns()).unwrap_or(i64::MAX);
+    let at = Timestamp::now().plus_ns(-boot).plus_ns(after_boot);
+    Timestamp(at.0 - at.0.rem_euclid(NS_PER_TICK.cast_signed()))
 }
 
 /// The address that clients use: not the X protocol's or an administrator's extra port, which are higher.

@@ -18,13 +18,13 @@ use crate::watch::Watch;
 const OK: Option<Outcome> = Some(Outcome::Ok { rows_sent: None, rows_affected: None });
 
 /// An image with the program in it, and the file systems of its containers.
-struct Image {
+pub struct Image {
     directory: TempDir,
     mounts: Vec<PathBuf>,
 }
 
 impl Image {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let lower = directory.path().join("lower");
         fs::create_dir(&lower).unwrap();
@@ -33,7 +33,7 @@ impl Image {
     }
 
     /// Starts the program in a new container.
-    fn start(&mut self) -> Server {
+    pub fn start(&mut self) -> Server {
         let container = self.directory.path().join(self.mounts.len().to_string());
         let [upper, work, merged] = ["upper", "work", "merged"].map(|name| {
             let path = container.join(name);

@@ -1,8 +1,10 @@
 //! What a collector cannot see the end of, and what nobody looked at, is stored once all the same.
 
-use whence_model::{Coverage, Gap, LossReason};
+use whence_collector::discover::process::inspect;
+use whence_model::{Coverage, CoverageState, Gap, LossReason, Provider};
 
 use crate::collector::Place;
+use crate::overlay::Image;
 use crate::server::Server;
 
 fn command(number: u32) -> String {
@@ -80,4 +82,35 @@ fn what_came_and_went_while_no_collector_ran_is_told() {
     assert_eq!(spans.iter().map(|span| span.stored).sum::<u64>(), stored.len() as u64 + 1);
     let lost = |span: &Coverage| span.lost.values().sum::<u64>();
     assert_eq!(spans.iter().map(lost).sum::<u64>(), gaps[0].events);
+}
+
+#[test]
+fn a_container_that_is_not_found_yet_is_a_server_that_runs() {
+    let (place, mut image) = (Place::new(), Image::new());
+    let (mut first, mut second) = (image.start(), image.start());
+    let collector = place.start(false);
+    collector.find_program(&first);
+    collector.find(&first);
+    collector.looked_once();
+    place.until_watched(&first);
+
+    second.run(&format!("{}\n{}", command(1), hang(2)));
+    place.until("its command", || place.commands(&second).contains(&finished(1)));
+    // Whatever came of the first record has come of it by now.
+    first.run(&command(3));
+    place.until("the other's", || place.commands(&first).contains(&finished(3)));
+    collector.find_program(&second);
+    collector.find(&second);
+    second.run(&command(4));
+    place.until("its next command", || place.commands(&second).contains(&finished(4)));
+    collector.stop();
+
+    assert_eq!(place.commands(&second), [finished(1), finished(4), unfinished(2)]);
+    let found = inspect(second.pid(), "test").unwrap().server;
+    assert!(place.events(&second).iter().all(|event| event.server.instance == found.instance));
+    let spans = place.coverage(&second);
+    let is_watched = |span: &Coverage| (span.state, span.provider);
+    let watched = (CoverageState::Watched, Some(Provider::Usdt));
+    assert!(spans.iter().all(|span| is_watched(span) == watched), "{spans:#?}");
+    assert_eq!(spans.iter().map(|span| span.stored).sum::<u64>(), 3);
 }
