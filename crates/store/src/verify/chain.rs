@@ -11,7 +11,7 @@ use whence_model::{BatchId, CollectorId, Timestamp};
 use super::contents::Contents;
 use super::event::Judged;
 use super::expired::Expiries;
-use super::link::Links;
+use super::link::{Hole, Links};
 use super::manifest::Sealed;
 use super::rows::{Rows, judged, stream};
 use super::{Chain, Finding, Kind, Report, Scope, Step};
@@ -119,13 +119,13 @@ struct Portion {
     coverage: Rows<CoverageRow>,
 }
 
-/// Walks the part of a chain that `plan` names.
+/// Walks the part of a chain that `plan` names, and returns what its collector signed to have lost in it.
 pub async fn walk<F: FnMut(Step)>(
     store: &Store,
     plan: &Plan,
     service_keys: &[PublicKey],
     report: &mut Report<F>,
-) -> Result<(), StoreError> {
+) -> Result<Vec<Hole>, StoreError> {
     let expiries = Expiries::load(store, plan.collector, service_keys, report).await?;
     let stored_key = store.collector(plan.collector).await?.map(|known| known.public_key);
     let key = stored_key.and_then(|key| PublicKey::from_bytes(&key));
@@ -159,7 +159,7 @@ pub async fn walk<F: FnMut(Step)>(
             head,
         }));
     }
-    Ok(())
+    Ok(walk.links.into_lost())
 }
 
 struct Walk<'a> {

@@ -75,6 +75,8 @@ kinds! {
     Unwatched = "unwatched", notice;
     /// Rows that came a moment ago, whose batch is not complete yet.
     Unfinished = "unfinished", notice;
+    /// Rows of a batch that its collector signed to have lost: they came before it was lost, and nothing proves them.
+    Unproven = "unproven", notice;
     /// Parts of a batch were written at different times.
     WrittenInParts = "written_in_parts", notice;
 }

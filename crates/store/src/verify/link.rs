@@ -1,9 +1,10 @@
 //! From batch to batch: hash, number and sequence go on, and what is missing between two was declared lost.
 
 use std::collections::VecDeque;
+use std::ops::{Range, RangeInclusive};
 
 use whence_chain::{Hash, NO_BATCH};
-use whence_model::{CollectorId, Gap, LossReason};
+use whence_model::{CollectorId, Gap, LossReason, Sequence};
 
 use super::manifest::Sealed;
 use super::{Finding, Kind};
@@ -18,10 +19,11 @@ pub struct End {
 }
 
 /// Batches that are not there.
-#[derive(Debug)]
-struct Hole {
+#[derive(Clone, Copy, Debug)]
+pub struct Hole {
     first: u64,
     last: u64,
+    first_sequence: Sequence,
     /// How many events they had.
     events: u64,
     /// How many of these the collector declared to have lost in its spool. A gap among them is told again and also counts as
@@ -30,6 +32,16 @@ struct Hole {
 }
 
 impl Hole {
+    /// The numbers of the batches.
+    pub fn batches(&self) -> RangeInclusive<u64> {
+        self.first..=self.last
+    }
+
+    /// Those of their events.
+    pub fn sequences(&self) -> Range<Sequence> {
+        self.first_sequence..self.first_sequence.saturating_add(self.events)
+    }
+
     fn is_declared(&self) -> bool {
         self.declared > 0 && self.declared >= self.events
     }
@@ -45,12 +57,14 @@ pub struct Links {
     /// The last batch that retention may have removed.
     expired: Option<End>,
     holes: VecDeque<Hole>,
+    /// Those of which the collector signed that it lost the batches.
+    lost: Vec<Hole>,
 }
 
 impl Links {
     /// `from_start`: the chain is walked from batch 1, or from what is left behind `expired`.
     pub fn new(collector: CollectorId, from_start: bool, expired: Option<End>) -> Self {
-        Self { collector, end: None, from_start, expired, holes: VecDeque::new() }
+        Self { collector, end: None, from_start, expired, holes: VecDeque::new(), lost: Vec::new() }
     }
 
     /// What the batch of this number must hang on; none when that cannot be known.
@@ -72,7 +86,8 @@ impl Links {
             if before.number.saturating_add(1) < number {
                 let events = first.saturating_sub(before.next_sequence);
                 let (first, last) = (before.number + 1, number - 1);
-                self.holes.push_back(Hole { first, last, events, declared: 0 });
+                let first_sequence = before.next_sequence;
+                self.holes.push_back(Hole { first, last, first_sequence, events, declared: 0 });
                 if batch.row.first_sequence < before.next_sequence {
                     let expected = format!("first_sequence {} or more", before.next_sequence);
                     batch.find(Kind::BrokenLink, None, expected, batch.row.first_sequence.to_string());
@@ -110,14 +125,22 @@ impl Links {
     /// Batches that are missing and of which all that is known is known.
     pub fn accounted(&mut self) -> Option<Finding> {
         let hole = self.holes.pop_front_if(|hole| hole.is_declared())?;
+        self.lost.push(hole);
         Some(self.finding(&hole, Kind::BatchesLost))
     }
 
     /// Batches that are missing and not declared, when the chain has ended.
     pub fn unaccounted(&mut self) -> Option<Finding> {
+        if self.holes.front()?.is_declared() {
+            return self.accounted();
+        }
         let hole = self.holes.pop_front()?;
-        let kind = if hole.is_declared() { Kind::BatchesLost } else { Kind::BatchesMissing };
-        Some(self.finding(&hole, kind))
+        Some(self.finding(&hole, Kind::BatchesMissing))
+    }
+
+    /// The batches that were accounted for so far.
+    pub fn into_lost(self) -> Vec<Hole> {
+        self.lost
     }
 
     fn finding(&self, hole: &Hole, kind: Kind) -> Finding {

@@ -13,7 +13,7 @@
 //! | number, first sequence number, `previous_hash` | the batch before |
 //! | what is missing at the beginning of a chain | a declaration of retention, signed by a service |
 //! | heads that were kept outside | the batches of those numbers |
-//! | all rows of `events` and `coverage` | the batch that each names: a row of no batch was inserted |
+//! | all rows of `events` and `coverage` | the batch that each names: one of no batch, and of none declared lost, was inserted |
 //!
 //! A batch has one finding at most: the first.
 
@@ -28,6 +28,7 @@ mod manifest;
 mod outside;
 mod rows;
 mod strays;
+mod unproven;
 mod unwatched;
 
 pub use finding::{Finding, Kind};
@@ -36,6 +37,7 @@ pub use outside::{KnownHead, Outside};
 use whence_chain::{Hash, PublicKey};
 use whence_model::{CollectorId, InstanceId, Timestamp};
 
+use self::unproven::Lost;
 use crate::read::Window;
 use crate::{Store, StoreError};
 
@@ -136,8 +138,9 @@ impl Store {
         let keys = self.service_keys_known(outside).await?;
         let plans = chain::plan(self, scope).await?;
         (report.sink)(Step::Planned { events: plans.iter().map(|plan| plan.events).sum() });
+        let mut lost = Lost::default();
         for plan in &plans {
-            chain::walk(self, plan, &keys, &mut report).await?;
+            lost.add(plan.collector, chain::walk(self, plan, &keys, &mut report).await?);
         }
         let collectors: Vec<CollectorId> = plans.iter().map(|plan| plan.collector).collect();
         let is_whole = scope.collector.is_none() && scope.instance.is_none();
@@ -146,8 +149,8 @@ impl Store {
         if *scope == Scope::default() {
             expired::Expiries::orphans(self, &collectors, &mut report).await?;
         }
-        strays::events(self, scope, &collectors, now, &mut report).await?;
-        strays::coverage(self, scope, &collectors, now, &mut report).await?;
+        strays::events(self, scope, &collectors, now, &mut lost, &mut report).await?;
+        strays::coverage(self, scope, &collectors, now, &mut lost, &mut report).await?;
         report.summary.unsigned = strays::unsigned(self, scope, &collectors).await?;
         unwatched::spans(self, scope, now, &mut report).await?;
         Ok(report.summary)

@@ -1,4 +1,5 @@
-//! Rows that no batch brought: they were inserted, or moved away from their batch.
+//! Rows that no batch brought: they were inserted, or moved away from their batch, or their batch is not complete yet,
+//! or never will be, since its collector lost it.
 
 use clickhouse::Row;
 use clickhouse::query::Query;
@@ -6,6 +7,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 use whence_model::{CollectorId, Timestamp};
 
+use super::unproven::Lost;
 use super::{Finding, Kind, Report, Scope, Step};
 use crate::read::Window;
 use crate::{Store, StoreError, codec};
@@ -22,8 +24,11 @@ struct Strays {
     collector_id: Uuid,
     #[serde(with = "clickhouse::serde::uuid")]
     batch_id: Uuid,
-    /// The first sequence number, or position.
+    /// The first sequence number, or position, and the last.
     first: u64,
+    last: u64,
+    /// Whether each of these says one thing, once.
+    is_plain: bool,
     rows: u64,
     /// Number of the batch; 0 when there is none.
     number: u64,
@@ -34,7 +39,35 @@ struct Strays {
 }
 
 impl Strays {
-    fn finding(self, kind: Kind, what: &str, now: Timestamp) -> Finding {
+    /// The lost batch that they are of.
+    fn lost(&self, kind: Kind, lost: &mut Lost) -> Option<u64> {
+        let collector = CollectorId(self.collector_id);
+        match kind {
+            _ if self.number > 0 || !self.is_plain => None,
+            Kind::EventInserted => lost.of_events(collector, self.batch_id, &(self.first..=self.last)),
+            _ => lost.of_spans(collector, self.batch_id),
+        }
+    }
+
+    fn finding(self, kind: Kind, what: &str, now: Timestamp, lost: &mut Lost) -> Finding {
+        let sequence = (kind == Kind::EventInserted).then_some(self.first);
+        if let Some(number) = self.lost(kind, lost) {
+            let counted = match sequence {
+                Some(_) => ", and the gap that counts them as lost says so much too much",
+                None => "",
+            };
+            return Finding {
+                kind: Kind::Unproven,
+                collector: CollectorId(self.collector_id),
+                batch: Some(number),
+                sequence,
+                expected: String::new(),
+                found: format!(
+                    "{} {what} of batch {number}, which its collector lost on the way: nothing proves them{counted}",
+                    self.rows
+                ),
+            };
+        }
         let unfinished = self.number == 0
             && self.oldest > now.plus_ns(-UNSETTLED_NS)
             && self.newest < Timestamp::now().plus_ns(AHEAD_NS);
@@ -55,7 +88,7 @@ impl Strays {
             kind: if unfinished { Kind::Unfinished } else { kind },
             collector: CollectorId(self.collector_id),
             batch: (self.number > 0).then_some(self.number),
-            sequence: (kind == Kind::EventInserted).then_some(self.first),
+            sequence,
             expected,
             found,
         }
@@ -85,6 +118,7 @@ pub async fn events<F: FnMut(Step)>(
     scope: &Scope,
     collectors: &[CollectorId],
     now: Timestamp,
+    lost: &mut Lost,
     report: &mut Report<F>,
 ) -> Result<(), StoreError> {
     let sql = format!(
@@ -94,7 +128,8 @@ pub async fn events<F: FnMut(Step)>(
                 max(last_started_at) AS latest
             FROM batches GROUP BY batch_id)
         SELECT events.collector_id AS collector_id, events.batch_id AS batch_id, min(sequence) AS first,
-            count() AS rows, any(owners.number) AS number, min(received_at) AS oldest, max(received_at) AS newest
+            max(sequence) AS last, uniqExact(sequence) = count() AS is_plain, count() AS rows,
+            any(owners.number) AS number, min(received_at) AS oldest, max(received_at) AS newest
         FROM events LEFT JOIN owners ON events.batch_id = owners.batch_id
         WHERE {IN_SCOPE}
             AND ({{all_time:Bool}} OR (started_at >= fromUnixTimestamp64Nano({{from:Int64}}, 'UTC')
@@ -107,7 +142,7 @@ pub async fn events<F: FnMut(Step)>(
     );
     let mut cursor = bind(store.ask_to_verify(&sql), scope, collectors).fetch::<Strays>()?;
     while let Some(strays) = cursor.next().await? {
-        report.find(strays.finding(Kind::EventInserted, "events", now));
+        report.find(strays.finding(Kind::EventInserted, "events", now, lost));
     }
     Ok(())
 }
@@ -130,6 +165,7 @@ pub async fn coverage<F: FnMut(Step)>(
     scope: &Scope,
     collectors: &[CollectorId],
     now: Timestamp,
+    lost: &mut Lost,
     report: &mut Report<F>,
 ) -> Result<(), StoreError> {
     // A map may hold a key twice; reading it as a map would show one of the two.
@@ -138,7 +174,10 @@ pub async fn coverage<F: FnMut(Step)>(
             SELECT batch_id, any(collector_id) AS owner, any(number) AS number, max(coverage_count) AS spans
             FROM batches GROUP BY batch_id)
         SELECT coverage.collector_id AS collector_id, coverage.batch_id AS batch_id,
-            min(toUInt64(position)) AS first, count() AS rows, any(owners.number) AS number,
+            min(toUInt64(position)) AS first, max(toUInt64(position)) AS last,
+            uniqExact(position) = uniqExact(tuple(coverage.* EXCEPT received_at))
+                AND min(length(mapKeys(lost)) = length(arrayDistinct(mapKeys(lost)))) AS is_plain,
+            count() AS rows, any(owners.number) AS number,
             min(received_at) AS oldest, max(received_at) AS newest
         FROM coverage LEFT JOIN owners ON coverage.batch_id = owners.batch_id
         WHERE {IN_SCOPE}
@@ -151,7 +190,7 @@ pub async fn coverage<F: FnMut(Step)>(
     );
     let mut cursor = bind(store.ask_to_verify(&sql), scope, collectors).fetch::<Strays>()?;
     while let Some(strays) = cursor.next().await? {
-        report.find(strays.finding(Kind::CoverageInserted, "coverage spans", now));
+        report.find(strays.finding(Kind::CoverageInserted, "coverage spans", now, lost));
     }
     Ok(())
 }

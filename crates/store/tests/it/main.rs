@@ -12,4 +12,5 @@ mod read;
 mod retention;
 mod tamper;
 mod verify;
+mod verify_unproven;
 mod write;

@@ -63,17 +63,17 @@ pub async fn verify_against(store: &Store, scope: Scope, outside: &Outside) -> T
 }
 
 /// When batch `number` begins.
-fn start(number: u64) -> Timestamp {
+pub fn start(number: u64) -> Timestamp {
     NOON.plus_ns(i64::try_from(number).unwrap() * STEP_S * SECOND)
 }
 
-fn events(number: u64) -> Vec<Event> {
+pub fn events(number: u64) -> Vec<Event> {
     let at = |ns| start(number).plus_ns(ns);
     let last = Event { started_at: at(3), ..barest(0) };
     vec![query(0, at(1)), query(0, at(0)), Event { gap: None, started_at: at(2), ..fullest(0) }, last]
 }
 
-fn spans(number: u64) -> Vec<Coverage> {
+pub fn spans(number: u64) -> Vec<Coverage> {
     let to = start(number + 1);
     ["db1", "db2"].map(|host| coverage(host, start(number), to, CoverageState::Watched)).into()
 }
@@ -443,7 +443,7 @@ async fn what_retries_leave_is_no_tampering() {
     assert_eq!((told.tampering().len(), told.notices(Kind::Unfinished)), (0, 1));
 }
 
-fn gap(reason: LossReason, events: u64) -> Event {
+pub fn gap(reason: LossReason, events: u64) -> Event {
     Event { kind: EventKind::Gap, gap: Some(Gap { reason, events }), started_at: start(4), ..barest(0) }
 }
 
