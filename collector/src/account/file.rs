@@ -27,7 +27,11 @@ struct Kept {
     /// Whether the collector was told to stop, and this is the last that it kept.
     #[serde(default)]
     ended: bool,
+    /// When `after` was so.
     saved_at: Timestamp,
+    /// When `before` was.
+    #[serde(default)]
+    saved_before: Timestamp,
     /// The batch in question.
     batch: u64,
     before: Vec<Account>,
@@ -42,6 +46,7 @@ struct Kept {
 pub struct Left {
     /// What it had open and nobody has looked at yet.
     pub accounts: Vec<Account>,
+    /// When they were so.
     pub saved_at: Timestamp,
     /// Whether the kernel may have gone on recording since it ended.
     pub recorded_on: bool,
@@ -61,9 +66,17 @@ pub struct File {
     /// See [`super::Accounts::end`].
     pub ended: bool,
     /// As of the newest batch in the spool …
-    saved: Vec<Account>,
+    saved: Saved,
     /// … and as of the one that is on its way there.
-    saving: Vec<Account>,
+    saving: Saved,
+}
+
+/// The accounts as of a batch.
+#[derive(Clone, Debug, Default)]
+struct Saved {
+    batch: u64,
+    at: Timestamp,
+    accounts: Vec<Account>,
 }
 
 impl File {
@@ -81,7 +94,8 @@ impl File {
         };
         let kept = kept.unwrap_or_default();
         let settled = if is_same_ring && newest >= kept.batch { kept.settled } else { Vec::new() };
-        let mut accounts = if newest >= kept.batch { kept.after } else { kept.before };
+        let (mut accounts, saved_at) =
+            if newest >= kept.batch { (kept.after, kept.saved_at) } else { (kept.before, kept.saved_before) };
         let boot = |ring: &str| ring.split(':').next().map(str::to_owned);
         if boot(&kept.ring) != boot(ring) {
             // Process numbers are of another life.
@@ -89,23 +103,26 @@ impl File {
                 account.start_ticks = 0;
             }
         }
-        let saved = accounts.clone();
-        let file =
-            Self { path, ring: ring.to_owned(), detached: false, ended: false, saved, saving: Vec::new() };
-        (file, Left { accounts, saved_at: kept.saved_at, recorded_on, began, settled })
+        let saved = Saved { batch: newest, at: saved_at, accounts: accounts.clone() };
+        let saving = Saved::default();
+        let file = Self { path, ring: ring.to_owned(), detached: false, ended: false, saved, saving };
+        (file, Left { accounts, saved_at, recorded_on, began, settled })
     }
 
     /// See [`super::Accounts::save`].
     pub fn save(&mut self, number: u64, accounts: Vec<Account>, settled: &[u32]) -> Result<(), AccountError> {
-        self.saving = accounts;
+        // A batch that is tried again tells of nothing that happened since.
+        let at = if self.saving.batch == number { self.saving.at } else { Timestamp::now() };
+        self.saving = Saved { batch: number, at, accounts };
         let kept = Kept {
             ring: self.ring.clone(),
             detached: self.detached,
             ended: self.ended,
-            saved_at: Timestamp::now(),
+            saved_at: at,
+            saved_before: self.saved.at,
             batch: number,
-            before: self.saved.clone(),
-            after: self.saving.clone(),
+            before: self.saved.accounts.clone(),
+            after: self.saving.accounts.clone(),
             settled: settled.to_vec(),
         };
         let partial = self.path.with_extension("partial");

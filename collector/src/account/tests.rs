@@ -52,11 +52,14 @@ fn a_killed_collector_goes_on_with_what_its_spool_holds() {
     accounts.save(1).unwrap();
     accounts.confirm();
     accounts.count_stored(7);
-    // The second attempt, after a disk that was full.
+    let between = Timestamp::now();
     accounts.save(2).unwrap();
+    let sealed = Timestamp::now();
+    // The second attempt, after a disk that was full, tells of nothing that happened since.
     accounts.save(2).unwrap();
-    for (newest, stored) in [(1, 1), (2, 2)] {
+    for (newest, stored, until) in [(1, 1, Timestamp(0)..between), (2, 2, between..sealed)] {
         let mut next = open(directory.path(), newest);
+        assert!(until.contains(&next.recorded_since().unwrap()));
         let former = Former { process: PROCESS, provider: Provider::Functions, server: server() };
         assert_eq!(next.former_processes(), [former]);
         assert!(!next.is_open(PROCESS));
