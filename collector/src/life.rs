@@ -39,6 +39,13 @@ impl OwnLife {
             detail: Some(life.to_string()),
         }
     }
+
+    /// The clock was set, from `before` to `after`: ends the open span as if it had not been, and begins the next.
+    pub fn clock_was_set(&mut self, server: Server, before: Timestamp, after: Timestamp) -> Coverage {
+        let span = self.span(server, false, before);
+        self.since = after;
+        span
+    }
 }
 
 /// How good the kernel says that its clock is (`adjtimex(2)`).

@@ -91,6 +91,13 @@ impl Account {
         span
     }
 
+    /// The clock was set, from `before` to `after`: ends the open span as if it had not been, and begins the next.
+    pub fn clock_was_set(&mut self, before: Timestamp, after: Timestamp) -> Option<Coverage> {
+        let span = self.checkpoint(before);
+        self.since = after;
+        span
+    }
+
     /// One more event was left out by `rule`.
     pub fn count_filtered(&mut self, rule: &str) {
         match self.filtered.get_mut(rule) {

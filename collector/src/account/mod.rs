@@ -230,6 +230,12 @@ impl Accounts {
         open.filter_map(|account| account.checkpoint(now)).collect()
     }
 
+    /// The clock was set, from `before` to `after`: ends every open span as if it had not been, and begins the next.
+    pub fn clock_was_set(&mut self, before: Timestamp, after: Timestamp) -> Vec<Coverage> {
+        let open = self.running.values_mut().chain(self.away.values_mut());
+        open.filter_map(|account| account.clock_was_set(before, after)).collect()
+    }
+
     /// The processes that are watched.
     pub fn watched(&self) -> Vec<u32> {
         let watched = self.running.iter().filter(|(_, account)| account.state == CoverageState::Watched);

@@ -44,6 +44,19 @@ fn spans_follow_each_other_and_count_each_event_once() {
 }
 
 #[test]
+fn a_clock_that_is_set_makes_no_time_watched() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut accounts = open(directory.path(), 0);
+    watch(&mut accounts, 10, false);
+    let mut spans = accounts.clock_was_set(Timestamp(20), Timestamp(1000));
+    spans.extend(accounts.checkpoint(Timestamp(1010)));
+    spans.extend(accounts.clock_was_set(Timestamp(1015), Timestamp(30)));
+    spans.extend(accounts.checkpoint(Timestamp(40)));
+    let spans: Vec<_> = spans.iter().map(|span| (span.from.0, span.to.0)).collect();
+    assert_eq!(spans, [(10, 20), (1000, 1010), (1010, 1015), (30, 40)]);
+}
+
+#[test]
 fn a_killed_collector_goes_on_with_what_its_spool_holds() {
     let directory = tempfile::tempdir().unwrap();
     let mut accounts = open(directory.path(), 0);

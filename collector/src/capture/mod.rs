@@ -20,7 +20,7 @@ use whence_abi::record::Counters;
 use whence_model::{Coverage, InstanceId, Server, Timestamp};
 
 use crate::account::Accounts;
-use crate::decode::Decoder;
+use crate::decode::{Decoder, Steps};
 use crate::discover::{Finding, ProcessId};
 use crate::life::OwnLife;
 use crate::metrics::Metrics;
@@ -80,6 +80,7 @@ pub struct Capture {
     programs: Programs,
     parts: Parts,
     own_life: OwnLife,
+    steps: Steps,
     ring_tag: [u8; 16],
     trials: Trials,
     /// Processes that had ended before anyone looked at them, and whether they are known for what they were.
@@ -106,6 +107,7 @@ impl Capture {
     pub fn new(parts: Parts) -> Self {
         Self {
             own_life: OwnLife::begin(parts.accounts.began()),
+            steps: Steps::begin(),
             ring_tag: ring_tag(&parts.ring),
             programs: Programs::default(),
             trials: Trials::default(),
@@ -193,6 +195,9 @@ impl Capture {
     }
 
     fn on_time(&mut self) -> Result<(), CaptureError> {
+        if let Some((before, after)) = self.steps.look() {
+            self.clock_was_set(before, after);
+        }
         let now = Instant::now();
         if now >= self.losses_until {
             self.losses_until = now + LOOK_FOR_LOSSES;
@@ -214,6 +219,15 @@ impl Capture {
         let spans = self.parts.accounts.checkpoint(now);
         self.seal_spans(spans);
         self.tell_own_life(ended, now);
+    }
+
+    /// A span over the time that was leapt would call it watched.
+    fn clock_was_set(&mut self, before: Timestamp, after: Timestamp) {
+        tracing::warn!(%before, %after, "the clock of this host was set");
+        let spans = self.parts.accounts.clock_was_set(before, after);
+        self.seal_spans(spans);
+        let own = self.own_life.clock_was_set(self.own_server(), before, after);
+        self.seal_spans([own]);
     }
 
     fn tell_own_life(&mut self, ended: bool, now: Timestamp) {

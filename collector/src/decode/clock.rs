@@ -15,6 +15,8 @@ const NOTE_EVERY_NS: u64 = 100_000_000;
 const NOTES: usize = 4096;
 /// A change of less than this is not noted.
 const UNCHANGED_NS: i64 = 10_000;
+/// More than this between two looks is a clock that was set; one that is slewed does not move so far.
+const STEP_NS: i64 = 1_000_000_000;
 
 /// From when on the wall clock was how far ahead of the boot clock.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +83,32 @@ impl Default for Clock {
     }
 }
 
+/// Notices that somebody sets the wall clock.
+#[derive(Debug)]
+pub struct Steps {
+    ahead_ns: i64,
+}
+
+impl Steps {
+    /// Looks for the first time.
+    pub fn begin() -> Self {
+        Self { ahead_ns: measure().1 }
+    }
+
+    /// What the wall clock would show now had it not been set since the look before this one, and what it shows. None: it
+    /// was not set.
+    pub fn look(&mut self) -> Option<(Timestamp, Timestamp)> {
+        let (boot_ns, ahead_ns) = measure();
+        self.take(boot_ns, ahead_ns)
+    }
+
+    fn take(&mut self, boot_ns: u64, ahead_ns: i64) -> Option<(Timestamp, Timestamp)> {
+        let before_ns = std::mem::replace(&mut self.ahead_ns, ahead_ns);
+        let by = |distance_ns| Timestamp(boot_ns.cast_signed()).plus_ns(distance_ns);
+        ((ahead_ns - before_ns).abs() > STEP_NS).then(|| (by(before_ns), by(ahead_ns)))
+    }
+}
+
 /// Boot time and how far the wall clock is ahead of it: of several tries the one that took least, since this thread may
 /// lose its CPU between two readings.
 fn measure() -> (u64, i64) {
@@ -119,6 +147,15 @@ mod tests {
         assert_eq!(clock.to_utc(2_100_000_000), Timestamp(2_100_000_500));
         assert_eq!(clock.to_utc(2_900_000_000), Timestamp(2_900_000_000 + 3_600_000_000_500));
         assert_eq!(clock.notes.len(), 2);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_is_noticed_and_one_that_is_slewed_is_not() {
+        let mut steps = Steps { ahead_ns: 500 };
+        assert_eq!(steps.take(1_000_000_000, 500_000_500), None);
+        let set = (Timestamp(2_500_000_500), Timestamp(2_000_000_500 - 3_600_000_000_000));
+        assert_eq!(steps.take(2_000_000_000, 500 - 3_600_000_000_000), Some(set));
+        assert_eq!(steps.take(3_000_000_000, 500 - 3_600_000_000_000), None);
     }
 
     #[test]

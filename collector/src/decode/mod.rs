@@ -16,7 +16,7 @@ use whence_model::{
     Session, Statement, Text, Timestamp,
 };
 
-pub use clock::{Clock, boot_ns};
+pub use clock::{Clock, Steps, boot_ns};
 
 use crate::policy::{Decision, Facts, Policy, TextPolicy};
 
