@@ -274,7 +274,7 @@ pub enum Outcome {
         /// The server's message, masked like SQL.
         message: Option<Text>,
     },
-    /// The server ended, or the connection was cut, in mid-command.
+    /// The server ended, the connection was cut, or the watch of it ended, in mid-command.
     Unfinished,
 }
 
