@@ -1,7 +1,8 @@
-//! The collector's own spans: that it ran, how it began and ended, and how good its clock was. The kernel's word on the
-//! clock goes in, coverage spans come out ([`Life`] says what is in them).
+//! The collector's own spans: that it ran, how it began and ended, how good its clock was, and which batches it lost. The
+//! kernel's word on the clock goes in, coverage spans come out ([`Life`] says what is in them).
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use whence_model::{Began, ClockQuality, Coverage, CoverageState, Life, Provider, Server, Timestamp};
 
@@ -9,6 +10,8 @@ use whence_model::{Began, ClockQuality, Coverage, CoverageState, Life, Provider,
 pub struct OwnLife {
     /// How it began, until that is told.
     began: Option<Began>,
+    /// Lost, and not told yet.
+    lost_batches: Vec<RangeInclusive<u64>>,
     /// Start of the span that is open.
     since: Timestamp,
 }
@@ -16,12 +19,18 @@ pub struct OwnLife {
 impl OwnLife {
     /// A life that begins now.
     pub fn begin(began: Began) -> Self {
-        Self { began: Some(began), since: Timestamp::now() }
+        Self { began: Some(began), lost_batches: Vec::new(), since: Timestamp::now() }
+    }
+
+    /// The next span tells that these batches are lost.
+    pub fn lose(&mut self, batches: Vec<RangeInclusive<u64>>) {
+        self.lost_batches.extend(batches);
     }
 
     /// Ends the open span and begins the next. `ended`: the collector stops, as it was told.
     pub fn span(&mut self, server: Server, ended: bool, now: Timestamp) -> Coverage {
-        let life = Life { began: self.began.take(), ended, clock: clock_quality() };
+        let lost_batches = std::mem::take(&mut self.lost_batches);
+        let life = Life { began: self.began.take(), ended, clock: clock_quality(), lost_batches };
         let from = self.since;
         // The clock may have been set back.
         self.since = now.max(from);

@@ -7,7 +7,7 @@ use whence_model::{Coverage, Gap, LossReason, Server, Timestamp};
 
 use super::{Capture, CaptureError};
 use crate::ship;
-use crate::spool::{self, Lost, LostBatch, ToldGap};
+use crate::spool::{Lost, LostBatch, ToldGap};
 
 impl Capture {
     /// What the kernel has lost, of every process and of those that found no room of their own.
@@ -59,15 +59,20 @@ impl Capture {
 
     /// Batches that the spool gave up, lost or put aside, as gaps of their servers.
     pub(super) fn tell_lost_batches(&mut self) {
-        let lost = ship::lock(&self.parts.spool).take_lost();
+        let (lost, batches) = {
+            let mut spool = ship::lock(&self.parts.spool);
+            (spool.take_lost(), spool.lost_batches())
+        };
         if lost.is_empty() {
             return;
         }
+        self.own_life.lose(batches);
+        self.tell_own_life(false, Timestamp::now());
         let nobody = self.own_server();
         let mut held = Held::default();
         for lost in lost {
             match lost {
-                Lost::Corrupt { events, gaps } => held.add_unread(spool::Held { events, gaps }, &nobody),
+                Lost::Corrupt { events, gaps } => held.add_unread(events, gaps, &nobody),
                 Lost::Refused { batch } => {
                     // Its coverage may be what was refused.
                     held.add(batch, LossReason::Refused, &nobody);
@@ -103,7 +108,7 @@ impl Held {
     fn add(&mut self, lost: LostBatch, reason: LossReason, nobody: &Server) -> Vec<Coverage> {
         let Ok(batch) = whence_wire::decode(&lost.bytes, &whence_wire::Limits::default()) else {
             tracing::error!(events = lost.held.events, "a lost batch cannot be read");
-            self.add_unread(lost.held, nobody);
+            self.add_unread(lost.held.events, lost.held.gaps, nobody);
             return Vec::new();
         };
         for event in batch.events {
@@ -121,13 +126,13 @@ impl Held {
     }
 
     /// Adds a batch of which no more is known than this.
-    fn add_unread(&mut self, held: spool::Held, nobody: &Server) {
-        if held.events > 0 {
+    fn add_unread(&mut self, events: u64, gaps: Vec<ToldGap>, nobody: &Server) {
+        if events > 0 {
             let now = Timestamp::now();
             let key = (nobody.clone(), LossReason::SpoolCorrupt);
-            self.losses.entry(key).or_insert((0, now, now)).0 += held.events;
+            self.losses.entry(key).or_insert((0, now, now)).0 += events;
         }
-        self.gaps.extend(held.gaps);
+        self.gaps.extend(gaps);
     }
 }
 
@@ -145,7 +150,7 @@ mod tests {
             ToldGap { server: server.clone(), reason: LossReason::RingFull, events: 7, from: now, to: now };
         let mut held = Held::default();
         for reason in [LossReason::Refused, LossReason::SpoolFull] {
-            let known = spool::Held { events: 10, gaps: vec![gap.clone()] };
+            let known = crate::spool::Held { events: 10, gaps: vec![gap.clone()], ..Default::default() };
             let lost = LostBatch { bytes: b"damaged".into(), held: known };
             assert_eq!(held.add(lost, reason, &server), []);
         }

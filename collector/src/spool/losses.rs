@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use whence_model::{Event, Gap, LossReason, Server, Timestamp};
 
 use super::scan::Scan;
-use super::{SpoolError, file_error};
+use super::{Held, SpoolError, file_error};
 
 const FILE: &str = "losses";
 
@@ -66,6 +66,14 @@ pub struct Entry {
     pub quarantined: Vec<u64>,
 }
 
+impl Entry {
+    /// The numbers of all batches that it tells to be lost. Ends are without.
+    fn lost_batches(&self) -> impl Iterator<Item = (u64, u64)> {
+        let quarantined = self.quarantined.iter().map(|number| (*number, number.saturating_add(1)));
+        self.holes.iter().map(|hole| hole.batches).chain(quarantined)
+    }
+}
+
 /// All entries that still matter.
 #[derive(Debug)]
 pub struct Losses {
@@ -100,12 +108,26 @@ impl Losses {
         &self.entries
     }
 
-    /// The gaps in batches of `hole`, but for those that a later batch has told again.
-    pub fn gaps_in(&self, hole: &Hole) -> Vec<ToldGap> {
+    /// What the batches of `hole`, with so many events, hold and tell, but for what a later batch has told again.
+    pub fn held_in(&self, hole: &Hole, events: u64) -> Held {
         let is_told_again = |batch: u64| self.holes().any(|hole| hole.has_batch(batch));
-        let inside =
-            self.entries.iter().filter(|entry| hole.has_batch(entry.batch) && !is_told_again(entry.batch));
-        inside.flat_map(|entry| entry.gaps.clone()).collect()
+        let mut held = Held { events, ..Held::default() };
+        for entry in self.entries.iter().filter(|entry| hole.has_batch(entry.batch)) {
+            if !is_told_again(entry.batch) {
+                held.gaps.extend(entry.gaps.iter().cloned());
+                held.lost_batches.extend(entry.lost_batches());
+            }
+        }
+        held
+    }
+
+    /// Whether each batch of `hole` is told to be lost.
+    pub fn is_told(&self, hole: &Hole) -> bool {
+        let mut told: Vec<(u64, u64)> = self.entries.iter().flat_map(Entry::lost_batches).collect();
+        told.sort_unstable();
+        let (first, end) = hole.batches;
+        let reached = |next: u64, (from, to): (u64, u64)| if from <= next { next.max(to) } else { next };
+        told.into_iter().fold(first, reached) >= end
     }
 
     /// How many sequence numbers of `hole` no batch counts.

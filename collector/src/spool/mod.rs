@@ -31,10 +31,11 @@
 //!   server: the oldest but one, since a batch of the oldest may be on its way, and be stored after all.
 //! - **Age**: where a limit is set, what was written longer ago is given up in the same way, segment by segment, when the
 //!   next batch is appended.
-//! - **Losses** are told by [`Spool::take_lost`], and what they are known by (a given-up segment, a file in quarantine)
-//!   stays until [`Spool::settle_lost`] says that a batch with their count is on disk. `losses` says before that which
-//!   batch it is, so that after a crash in between nothing is told twice. Batches behind damage or a given-up segment are
-//!   not shipped before: once a later one is confirmed, nothing on disk would tell of those that never were.
+//! - **Losses** are told by [`Spool::take_lost`], the numbers of the lost batches by [`Spool::lost_batches`]. What they are
+//!   known by (a given-up segment, a file in quarantine) stays until [`Spool::settle_lost`] says that a batch that tells them
+//!   is on disk. `losses` says before that which batch it is, so that after a crash in between nothing is told twice. Batches
+//!   behind damage or a given-up segment are not shipped before: once a later one is confirmed, nothing on disk would tell
+//!   of those that never were.
 //! - **Refused** batches go to quarantine. They are lost when ingest says that it misses them, or at the next start: an
 //!   ingest that takes the next batch without a word has them, since its answer was lost and the refusal came after.
 
@@ -51,6 +52,7 @@ mod uncounted;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -103,11 +105,15 @@ pub struct LostBatch {
     pub held: Held,
 }
 
-/// How many events a batch holds, and which of them are gaps that no later batch has told again.
+/// How many events a batch holds, which of them are gaps, and which batches it tells to be lost: both as far as no later
+/// batch has told it again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     pub events: u64,
     pub gaps: Vec<ToldGap>,
+    /// Ends are without.
+    #[serde(default)]
+    pub lost_batches: Vec<(u64, u64)>,
 }
 
 /// What a spool says when it is opened.
@@ -170,10 +176,9 @@ impl Spool {
         let acknowledged = scan.confirmed();
         let mut uncounted = Uncounted::default();
         for hole in scan.missing() {
-            let gaps = losses.gaps_in(&hole);
-            let events = losses.not_counted_in(&hole);
-            if events > 0 || !gaps.is_empty() {
-                uncounted.note(Missing::Hole(hole), [Lost::Corrupt { events, gaps }]);
+            let held = losses.held_in(&hole, losses.not_counted_in(&hole));
+            if held != Held::default() || !losses.is_told(&hole) {
+                uncounted.note_corrupt(Missing::Hole(hole), held);
             }
         }
         quarantine.find_uncounted(acknowledged, &mut uncounted)?;
@@ -217,6 +222,12 @@ impl Spool {
     /// What was lost and is not told yet.
     pub fn take_lost(&mut self) -> Vec<Lost> {
         self.uncounted.take()
+    }
+
+    /// Numbers of the batches that what was taken and is not settled is about: of those, and of those that were told to be
+    /// lost by one of them.
+    pub fn lost_batches(&self) -> Vec<RangeInclusive<u64>> {
+        self.uncounted.lost_batches()
     }
 
     /// All that was taken is counted in a batch that is on disk.
@@ -306,8 +317,7 @@ impl Spool {
             self.quarantine.hold(number, LostBatch { bytes, held });
         } else {
             self.put_aside(number, &path, &note, &note)?;
-            let Held { events, gaps } = held;
-            self.uncounted.note(Missing::Damaged(path), [Lost::Corrupt { events, gaps }]);
+            self.uncounted.note_corrupt(Missing::Damaged(path), held);
         }
         Ok(())
     }
@@ -328,11 +338,11 @@ impl Spool {
     /// What a batch holds, without reading it.
     fn held_by(&self, entry: &Entry) -> Held {
         let head = entry.head;
-        let gaps = self.losses.gaps_in(&Hole {
+        let hole = Hole {
             batches: (head.number, head.number + 1),
             sequences: (head.first_sequence, head.next_sequence()),
-        });
-        Held { events: head.event_count.into(), gaps }
+        };
+        self.losses.held_in(&hole, head.event_count.into())
     }
 
     fn read(&self, entry: &Entry) -> Result<Waiting, SpoolError> {
@@ -360,10 +370,11 @@ impl Spool {
             let (mut lost, mut batches) = (Vec::new(), Vec::new());
             for entry in &given_up {
                 let held = self.held_by(entry);
+                self.uncounted.note_told(&held.lost_batches);
                 if let Ok(Waiting { bytes, .. }) = entry.read(&segment.path) {
                     batches.push(LostBatch { bytes, held });
                 } else {
-                    let Held { events, gaps } = held;
+                    let Held { events, gaps, .. } = held;
                     lost.push(Lost::Corrupt { events, gaps });
                 }
             }

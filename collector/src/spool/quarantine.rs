@@ -70,6 +70,7 @@ impl Quarantine {
     pub fn declare_missing(&mut self, from: u64, to: u64, uncounted: &mut Uncounted) {
         let missing = |refused: &mut Refused| (from..=to).contains(&refused.number);
         for Refused { path, batch, .. } in self.held.extract_if(.., missing) {
+            uncounted.note_told(&batch.held.lost_batches);
             uncounted.note(Missing::Quarantined(path), [Lost::Refused { batch }]);
         }
     }
@@ -87,15 +88,15 @@ impl Quarantine {
         for (path, bytes) in self.read_given_up(UNCOUNTED, acknowledged)? {
             // There is none where it was put aside by a version that wrote none.
             let held = noted_in(&path.with_extension(HELD)).unwrap_or_default();
+            uncounted.note_told(&held.lost_batches);
             uncounted.note(Missing::Quarantined(path), [Lost::Refused { batch: LostBatch { bytes, held } }]);
         }
         for (path, text) in self.read_given_up(DAMAGED, acknowledged)? {
             let held = serde_json::from_slice(&text).ok().or_else(|| noted_in(&path.with_extension(HELD)));
-            if let Some(Held { events, gaps }) = held {
-                uncounted.note(Missing::Damaged(path), [Lost::Corrupt { events, gaps }]);
-            } else {
+            if held.is_none() {
                 tracing::error!(file = %path.display(), "damaged: what this batch held is lost and cannot be counted");
             }
+            uncounted.note_corrupt(Missing::Damaged(path), held.unwrap_or_default());
         }
         for note in files(&self.directory, HELD)? {
             // It has done its work when what it tells of is counted, or turned out to be stored.

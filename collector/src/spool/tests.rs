@@ -16,7 +16,7 @@ fn batch(number: u64, bytes: usize) -> SealedBatch {
 
 /// The same when it is lost.
 fn lost(number: u64, bytes: usize) -> LostBatch {
-    LostBatch { bytes: batch(number, bytes).bytes, held: Held { events: 10, gaps: Vec::new() } }
+    LostBatch { bytes: batch(number, bytes).bytes, held: Held { events: 10, ..Held::default() } }
 }
 
 fn open(directory: &Path) -> (Spool, Recovery) {
@@ -391,7 +391,10 @@ fn what_was_put_aside_and_is_damaged_since_is_counted_by_the_note_beside_it() {
         fs::write(aside(name), "damaged").unwrap();
     }
     let (mut spool, _) = open(directory.path());
-    let first = LostBatch { bytes: "damaged".into(), held: Held { events: 10, gaps: vec![gap()] } };
+    let first = LostBatch {
+        bytes: "damaged".into(),
+        held: Held { events: 10, gaps: vec![gap()], ..Held::default() },
+    };
     assert_eq!(
         spool.take_lost(),
         [Lost::Refused { batch: first }, Lost::Corrupt { events: 10, gaps: vec![] }]
@@ -449,6 +452,7 @@ fn a_loss_is_told_by_the_newest_batch_that_tells_of_it_and_by_no_other() {
     }
     // The second is given up, and the ninth tells it.
     assert_eq!(spool.take_lost(), [Lost::Full { batches: vec![lost(2, 50)] }]);
+    assert_eq!(spool.lost_batches(), [2..=2]);
     let told = SealedBatch { gaps: vec![gap()], ..batch(9, 50) };
     spool.append(&told, None).unwrap();
     spool.settle_lost();
@@ -457,14 +461,17 @@ fn a_loss_is_told_by_the_newest_batch_that_tells_of_it_and_by_no_other() {
     flip(directory.path(), 9, 7);
     let (mut spool, _) = open(directory.path());
     assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![gap()] }]);
+    assert_eq!(spool.lost_batches(), [2..=2, 9..=9]);
     spool.append(&SealedBatch { gaps: vec![gap(); 2], ..batch(10, 50) }, None).unwrap();
     spool.settle_lost();
+    assert_eq!(spool.lost_batches(), []);
     drop(spool);
     assert_eq!(open(directory.path()).0.take_lost(), []);
     // The tenth is damaged too: what it tells now comes once, and the second and the ninth not beside it.
     flip(directory.path(), 9, 7);
     let (mut spool, _) = open(directory.path());
     assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![gap(); 2] }]);
+    assert_eq!(spool.lost_batches(), [2..=2, 9..=10]);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! What is lost and counted in no batch yet: what it is known by stays on disk until a batch counts it.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use super::Lost;
 use super::losses::{Entry, Hole};
 use super::quarantine::{COUNTED, number_of};
+use super::{Held, Lost};
 use crate::seal::SealedBatch;
 
 /// What a loss is known by.
@@ -17,6 +18,18 @@ pub enum Missing {
     Quarantined(PathBuf),
     /// A note of a batch that became unreadable.
     Damaged(PathBuf),
+}
+
+impl Missing {
+    /// Their numbers. The end is without.
+    fn batches(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Hole(hole) | Self::Segment(_, hole) => Some(hole.batches),
+            Self::Quarantined(path) | Self::Damaged(path) => {
+                number_of(path).map(|number| (number, number.saturating_add(1)))
+            }
+        }
+    }
 }
 
 /// All of it.
@@ -34,10 +47,38 @@ impl Uncounted {
         self.lost.extend(lost);
     }
 
+    /// Notes what cannot be read any more, and `held` this.
+    pub fn note_corrupt(&mut self, missing: Missing, held: Held) {
+        self.note_told(&held.lost_batches);
+        let Held { events, gaps, .. } = held;
+        self.note(missing, [Lost::Corrupt { events, gaps }]);
+    }
+
+    /// Lost batches told that these are lost: that is to be told again.
+    pub fn note_told(&mut self, batches: &[(u64, u64)]) {
+        // Their events are counted already.
+        let holes = batches.iter().map(|batches| Hole { batches: *batches, sequences: (0, 0) });
+        self.untold.extend(holes.map(Missing::Hole));
+    }
+
     /// What is not told yet.
     pub fn take(&mut self) -> Vec<Lost> {
         self.told.append(&mut self.untold);
         std::mem::take(&mut self.lost)
+    }
+
+    /// Numbers of all batches that were taken and that no batch tells to be lost yet, in order.
+    pub fn lost_batches(&self) -> Vec<RangeInclusive<u64>> {
+        let mut batches: Vec<(u64, u64)> = self.told.iter().filter_map(Missing::batches).collect();
+        batches.sort_unstable();
+        let mut ranges = Vec::<RangeInclusive<u64>>::new();
+        for (from, to) in batches {
+            match ranges.last_mut().filter(|last| from <= last.end().saturating_add(1)) {
+                Some(last) => *last = *last.start()..=to.saturating_sub(1).max(*last.end()),
+                None => ranges.push(from..=to.saturating_sub(1)),
+            }
+        }
+        ranges
     }
 
     /// What `batch`, which comes next, counts.

@@ -10,7 +10,7 @@ use world::{Tear, Told, World};
 /// What happens to a spool.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// The collector seals a batch of so many events, with so much text.
+    /// The collector seals a batch of so many events, with so much text. Without events it holds coverage.
     Seal {
         events: u64,
         text_bytes: usize,
@@ -52,7 +52,7 @@ enum Step {
 }
 
 fn seal() -> impl Strategy<Value = (u64, usize)> {
-    (1_u64..5, prop_oneof![Just(0), 0_usize..1500, 1500_usize..4000])
+    (0_u64..5, prop_oneof![Just(0), 0_usize..1500, 1500_usize..4000])
 }
 
 fn tear() -> impl Strategy<Value = Tear> {

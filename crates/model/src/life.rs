@@ -1,13 +1,16 @@
-//! The life of a collector, as the spans tell that it writes of itself: how it began and ended, and how good its clock was.
+//! The life of a collector, as the spans tell that it writes of itself: how it began and ended, how good its clock was, and
+//! which batches it lost.
 //!
 //! Such a span is one of coverage whose provider is [`crate::Provider::Collector`] and whose server is the collector
 //! itself. It counts no events; its `detail` is a [`Life`] as text, words `name=value` with spaces between them:
 //!
 //! ```text
 //! began=crash clock=synchronised clock_error_us=1520 clock_offset_us=-3
+//! clock=unknown lost_batches=5-7,9
 //! ```
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use crate::event::text_enum;
 
@@ -41,13 +44,16 @@ pub enum ClockQuality {
 }
 
 /// What a span says of its collector.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Life {
     /// Set in the first span of a collector's process.
     pub began: Option<Began>,
     /// Set in the last one, when it was told to stop.
     pub ended: bool,
     pub clock: ClockQuality,
+    /// Numbers of batches of which the batch with this span tells that they will not come. What they held is counted in
+    /// gaps; one that held coverage spans alone is told here only.
+    pub lost_batches: Vec<RangeInclusive<u64>>,
 }
 
 impl Life {
@@ -65,8 +71,20 @@ impl Life {
             },
             _ => ClockQuality::Unknown,
         };
-        Self { began: value("began").and_then(Began::parse), ended: value("ended").is_some(), clock }
+        let lost_batches = value("lost_batches").unwrap_or_default();
+        Self {
+            began: value("began").and_then(Began::parse),
+            ended: value("ended").is_some(),
+            clock,
+            lost_batches: lost_batches.split(',').filter_map(numbers).collect(),
+        }
     }
+}
+
+/// `5-7`, or `9`.
+fn numbers(text: &str) -> Option<RangeInclusive<u64>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    Some(first.parse().ok()?..=last.parse().ok()?)
 }
 
 impl fmt::Display for Life {
@@ -78,12 +96,20 @@ impl fmt::Display for Life {
             write!(f, "ended=stop ")?;
         }
         match self.clock {
-            ClockQuality::Unknown => write!(f, "clock=unknown"),
-            ClockQuality::Unsynchronised => write!(f, "clock=unsynchronised"),
+            ClockQuality::Unknown => write!(f, "clock=unknown")?,
+            ClockQuality::Unsynchronised => write!(f, "clock=unsynchronised")?,
             ClockQuality::Synchronised { error_us, offset_us } => {
-                write!(f, "clock=synchronised clock_error_us={error_us} clock_offset_us={offset_us}")
+                write!(f, "clock=synchronised clock_error_us={error_us} clock_offset_us={offset_us}")?;
             }
         }
+        for (position, numbers) in self.lost_batches.iter().enumerate() {
+            let before = if position == 0 { " lost_batches=" } else { "," };
+            match (numbers.start(), numbers.end()) {
+                (first, last) if first == last => write!(f, "{before}{first}")?,
+                (first, last) => write!(f, "{before}{first}-{last}")?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -101,12 +127,14 @@ mod tests {
         for clock in clocks {
             for began in Began::ALL.iter().copied().map(Some).chain([None]) {
                 for ended in [false, true] {
-                    let life = Life { began, ended, clock };
-                    assert_eq!(Life::parse(&life.to_string()), life);
+                    for lost_batches in [vec![], vec![9..=9], vec![5..=7, 9..=9, 12..=u64::MAX]] {
+                        let life = Life { began, ended, clock, lost_batches };
+                        assert_eq!(Life::parse(&life.to_string()), life);
+                    }
                 }
             }
         }
         assert_eq!(Life::parse(""), Life::default());
-        assert_eq!(Life::parse("began=later x clock=moon"), Life::default());
+        assert_eq!(Life::parse("began=later x clock=moon lost_batches=,x,3-"), Life::default());
     }
 }

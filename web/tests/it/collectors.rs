@@ -11,7 +11,7 @@ use crate::events::{SECOND, server};
 use crate::harness::Service;
 
 /// What the collector of `host` tells of itself, of ten seconds that ended so many seconds ago.
-fn own_span(host: &str, seconds_ago: i64, life: Life) -> Coverage {
+fn own_span(host: &str, seconds_ago: i64, life: &Life) -> Coverage {
     let to = Timestamp::now().plus_ns(-seconds_ago * SECOND);
     Coverage {
         server: Server {
@@ -43,21 +43,22 @@ async fn a_silent_collector_is_told_of_wherever_somebody_looks() {
     let service = Service::new("web_silent", &[], &[]).await;
     let store = &service.store;
     let synchronised = ClockQuality::Synchronised { error_us: 1520, offset_us: -3 };
-    let living = |began| Life { began, ended: false, clock: synchronised };
+    let living = |began| Life { began, ended: false, clock: synchronised, ..Life::default() };
     let began = |began| living(Some(began));
     tell(
         store,
         "db-sends",
-        &[own_span("db-sends", 40, began(Began::Start)), own_span("db-sends", 5, living(None))],
+        &[own_span("db-sends", 40, &began(Began::Start)), own_span("db-sends", 5, &living(None))],
     )
     .await;
     let unsynchronised = Life { clock: ClockQuality::Unsynchronised, ..began(Began::Crash) };
-    tell(store, "db-silent", &[own_span("db-silent", 125, unsynchronised)]).await;
+    tell(store, "db-silent", &[own_span("db-silent", 125, &unsynchronised)]).await;
     let stopped = Life { ended: true, ..living(None) };
-    tell(store, "db-stopped", &[own_span("db-stopped", 300, stopped)]).await;
+    tell(store, "db-stopped", &[own_span("db-stopped", 300, &stopped)]).await;
     // It goes on under another name of its host.
-    tell(store, "db-moved", &[own_span("db-moved", 20, stopped), own_span("db-new", 5, living(None))]).await;
-    let revoked = tell(store, "db-revoked", &[own_span("db-revoked", 300, began(Began::First))]).await;
+    tell(store, "db-moved", &[own_span("db-moved", 20, &stopped), own_span("db-new", 5, &living(None))])
+        .await;
+    let revoked = tell(store, "db-revoked", &[own_span("db-revoked", 300, &began(Began::First))]).await;
     store.revoke_collector(revoked).await.unwrap();
 
     let cookie = service.sign_in("auditor").await;

@@ -1,7 +1,8 @@
 //! A collector and an ingest as the spool knows them, on a small file system in memory.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -57,9 +58,12 @@ impl Told {
 }
 
 /// A batch as a loss tells of it.
+#[derive(Clone)]
 struct Batch {
     events: u64,
     gaps: Vec<ToldGap>,
+    /// Those that it tells to be lost.
+    lost_batches: Vec<RangeInclusive<u64>>,
 }
 
 impl Batch {
@@ -178,7 +182,8 @@ impl World {
             gaps: gaps.clone(),
             bytes,
         };
-        self.batches.insert(batch.bytes.clone(), Batch { events: event_count, gaps });
+        let lost_batches = self.spool.as_ref().unwrap().lost_batches();
+        self.batches.insert(batch.bytes.clone(), Batch { events: event_count, gaps, lost_batches });
         self.pending = Some((batch, events));
     }
 
@@ -286,7 +291,7 @@ impl World {
                     self.spool.as_mut().unwrap().declare_missing(last + 1, waiting.number - 1);
                     self.stored.extend((last + 1..waiting.number).map(|number| (number, Stored::Missing)));
                 }
-                let told = Batch { events: told.events, gaps: told.gaps.clone() };
+                let told = told.clone();
                 self.stored.insert(waiting.number, Stored::Batch { bytes: waiting.bytes, told });
             }
         }
@@ -401,12 +406,19 @@ impl World {
             Stored::Missing => None,
         });
         let (mut delivered, mut lost) = (0, 0);
+        let mut unnamed: BTreeSet<u64> = self.stored.iter().filter_map(missing).collect();
         for batch in batches {
             delivered += batch.events;
             lost += batch.lost();
+            unnamed.retain(|number| !batch.lost_batches.iter().any(|lost| lost.contains(number)));
         }
+        assert_eq!(unnamed, BTreeSet::new(), "batches are missing, and no batch tells that they are lost");
         Told { made: self.link.sequence - 1, delivered, lost, doubtful: self.doubtful }
     }
+}
+
+fn missing((number, stored): (&u64, &Stored)) -> Option<u64> {
+    matches!(stored, Stored::Missing).then_some(*number)
 }
 
 fn behind(batch: &SealedBatch) -> Link {

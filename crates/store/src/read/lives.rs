@@ -59,7 +59,7 @@ impl Heard {
     pub fn state(&self, now: Timestamp) -> CollectorState {
         match self.last_seen {
             _ if self.collector.revoked_at.is_some() => CollectorState::Revoked,
-            _ if self.life.is_some_and(|life| life.ended) => CollectorState::Stopped,
+            _ if self.life.as_ref().is_some_and(|life| life.ended) => CollectorState::Stopped,
             Some(last) if now.since_ns(last) <= SILENT_NS => CollectorState::Sending,
             _ => CollectorState::Silent,
         }
