@@ -49,9 +49,6 @@ pub struct Judge {
     /// Events of batches that were written when their answer was lost, some or all of a batch, and that were refused when they
     /// came again, or damaged before: they are stored, and the batch is counted as lost.
     also_stored: u64,
-    /// Events of batches that ingest had stored without the collector's knowing, and that were damaged in the spool then: they
-    /// are counted as lost too, and nothing in ClickHouse says which they are.
-    stored_and_damaged: u64,
 }
 
 /// What a round may have lost without it being possible to say of which server, or to which number.
@@ -86,7 +83,6 @@ impl Judge {
             uncounted: 0,
             without_batch: 0,
             also_stored: 0,
-            stored_and_damaged: 0,
         }
     }
 
@@ -163,7 +159,7 @@ impl Judge {
         } else if !blur.connections && !blur.damage && stored.own_gaps > lost + newly {
             findings.push(format!("gaps say too much: {} of this server, {lost} lost", stored.own_gaps));
         }
-        self.judge_numbers(stack, blur.damage, findings)?;
+        self.judge_numbers(stack, findings)?;
         self.spans_went |= blur.damage || blur.refused;
         Ok(judgement)
     }
@@ -205,23 +201,17 @@ impl Judge {
         if list.is_empty() { "false".into() } else { format!("toString(instance_id) IN ({list})") }
     }
 
-    /// Every number that was given is stored once, or counted in a gap. `damage`: in this round the spool was damaged.
-    fn judge_numbers(
-        &mut self,
-        stack: &Stack,
-        damage: bool,
-        findings: &mut Vec<String>,
-    ) -> anyhow::Result<()> {
+    /// Every number that was given is stored once, or counted in a gap.
+    fn judge_numbers(&mut self, stack: &Stack, findings: &mut Vec<String>) -> anyhow::Result<()> {
         let rows = stack.ask(&format!(
             "SELECT count(), uniqExact(sequence), max(sequence), uniqExact(collector_id),
                 sumIf(ifNull(gap_events, 0), gap_reason IN ('spool_full', 'spool_corrupt', 'refused')),
-                countIf(kind = 'gap' AND sequence > {0}),
-                sumIf(ifNull(gap_events, 0), gap_reason = 'spool_corrupt' AND sequence > {0})
+                countIf(kind = 'gap' AND sequence > {})
             FROM events",
             self.sequence
         ))?;
-        let [count, different, newest, collectors, given_up, gaps, corrupt] =
-            [0, 1, 2, 3, 4, 5, 6].map(|column| number(&rows, column));
+        let [count, different, newest, collectors, given_up, gaps] =
+            [0, 1, 2, 3, 4, 5].map(|column| number(&rows, column));
         if count != different || collectors != 1 {
             findings.push(format!("{count} events of {collectors} collectors have {different} numbers"));
         }
@@ -232,11 +222,7 @@ impl Judge {
         let new = (without_batch.saturating_sub(std::mem::replace(&mut self.without_batch, without_batch)))
             * GAPS_A_BATCH;
         let expected = given_up + self.uncounted;
-        let least = |judge: &Self| expected.saturating_sub(judge.also_stored + judge.stored_and_damaged);
-        if damage {
-            self.stored_and_damaged += least(self).saturating_sub(without_event).min(corrupt);
-        }
-        let allowed = least(self)..=expected + gaps + new;
+        let allowed = expected.saturating_sub(self.also_stored)..=expected + gaps + new;
         if !allowed.contains(&without_event) {
             let before = self.uncounted;
             findings.push(format!(

@@ -56,7 +56,7 @@ fn month(at: Timestamp) -> Month {
 pub fn follows(batch: &Batch, before: Option<&BatchRow>, missing: bool) -> Result<(), Refusal> {
     let manifest = &batch.manifest;
     let number = manifest.number;
-    let next_sequence = before.map_or(1, next_sequence);
+    let next_sequence = next_sequence(before);
     let previous_hash = before.map_or(NO_BATCH, |before| before.batch_hash);
     if !missing && manifest.previous_hash != previous_hash {
         let what = "the hash of the batch before it";
@@ -83,8 +83,9 @@ pub fn precedes(batch: &Batch, after: &BatchRow) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn next_sequence(row: &BatchRow) -> u64 {
-    row.first_sequence.saturating_add(row.event_count.into())
+/// The sequence number that is due behind this batch; None: at the beginning.
+pub fn next_sequence(newest: Option<&BatchRow>) -> u64 {
+    newest.map_or(1, |row| row.first_sequence.saturating_add(row.event_count.into()))
 }
 
 /// Whether the batch tells of times that have not come. Its collector's clock is wrong, or ours.

@@ -217,7 +217,14 @@ impl Ingest {
         }
         let missing = number - last - 1;
         if missing > 0 && declared != Some((last + 1, number - 1)) {
-            return Err(Refusal::OutOfOrder { number, last, next: last + 1, before: number - 1 });
+            let next_sequence = check::next_sequence(newest);
+            return Err(Refusal::OutOfOrder {
+                number,
+                last,
+                next: last + 1,
+                before: number - 1,
+                next_sequence,
+            });
         }
         check::follows(batch, newest, missing > 0)?;
         Ok(Place::Next { missing })

@@ -82,7 +82,7 @@ pub enum Refusal {
     )]
     ContentsChanged { what: &'static str, number: u64 },
     #[error("batch {number} does not follow batch {last}, the newest that is stored; send batch {next}, or say which are missing with the header {header}: {next}-{before}", header = crate::receive::MISSING_HEADER)]
-    OutOfOrder { number: u64, last: u64, next: u64, before: u64 },
+    OutOfOrder { number: u64, last: u64, next: u64, before: u64, next_sequence: u64 },
     #[error(
         "batch {number} was stored before with other contents; two collectors may use one id: start one of them with a new spool directory"
     )]
@@ -160,6 +160,13 @@ impl Refusal {
         }
     }
 
+    fn next_sequence(&self) -> Option<u64> {
+        match self {
+            Self::OutOfOrder { next_sequence, .. } => Some(*next_sequence),
+            _ => None,
+        }
+    }
+
     /// The answer with this refusal in it.
     pub fn answer(&self, request_id: &str) -> Response {
         let (status, code) = self.status_and_code();
@@ -167,8 +174,14 @@ impl Refusal {
             Self::BadLines { lines, .. } => lines.as_slice(),
             _ => &[],
         };
-        let last_number = self.last_number();
-        let problem = Problem { code, message: self.to_string(), request_id, last_number, lines };
+        let problem = Problem {
+            code,
+            message: self.to_string(),
+            request_id,
+            last_number: self.last_number(),
+            next_sequence: self.next_sequence(),
+            lines,
+        };
         let mut response = (status, Json(problem)).into_response();
         if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
@@ -187,6 +200,8 @@ struct Problem<'a> {
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_number: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_sequence: Option<u64>,
     /// The first lines that are no events.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     lines: &'a [BadLine],

@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use whence_collector::spool::inspect::{Contents, Segment};
-use whence_collector::spool::{Lost, Spool, Waiting};
+use whence_collector::spool::{Spool, Waiting};
 use whence_model::{BatchId, Timestamp};
 use whence_store::row::{EventRow, EventView};
 use whence_wire::{Batch, Limits};
@@ -20,8 +20,8 @@ pub enum Action {
     /// List the segments with their batches, and what is damaged, missing or put aside: exit status 0 when all is whole, 1
     /// when not. Changes nothing, and works while a collector runs.
     List(Directory),
-    /// Cut off what a crash left half written, and say what is lost. The collector counts that as a gap in the batch it
-    /// seals next. Refused while a collector runs, which does the same when it starts.
+    /// Cut off what a crash left half written, and say what is damaged. The collector counts that as a gap, unless ingest turns
+    /// out to have it. Refused while a collector runs, which does the same when it starts.
     Repair(Directory),
     /// Write the events that are not confirmed, gaps too, as JSON lines with the fields of the API. Changes nothing, and
     /// works while a collector runs.
@@ -77,22 +77,20 @@ fn list(directory: &Path) -> anyhow::Result<bool> {
             0 => writeln!(out, "missing: batches {first} to {last}, counted as lost")?,
             events => writeln!(
                 out,
-                "missing: batches {first} to {last} with {events} events; the collector counts them as lost when it starts"
+                "missing: batches {first} to {last} with {events} events; the collector counts them as lost unless ingest has them"
             )?,
         }
     }
     for put_aside in &contents.quarantine {
-        let counted = if put_aside.counted { "counted as lost" } else { "not counted as lost yet" };
-        writeln!(out, "in quarantine: batch {}, {counted}: {}", put_aside.number, put_aside.path.display())?;
+        writeln!(out, "in quarantine: batch {}: {}", put_aside.number, put_aside.path.display())?;
     }
-    let records = || contents.segments.iter().flat_map(|segment| &segment.records);
-    let waiting = records().filter(|record| record.number > contents.confirmed);
-    let (batches, events) = waiting
+    let (batches, events) = contents
+        .waiting()
         .fold((0_u64, 0_u64), |(batches, events), record| (batches + 1, events + u64::from(record.events)));
     writeln!(
         out,
         "{} batches in {} segments; confirmed up to {}; {batches} batches with {events} events wait",
-        records().count(),
+        contents.segments.iter().map(|segment| segment.records.len()).sum::<usize>(),
         contents.segments.len(),
         contents.confirmed
     )?;
@@ -131,21 +129,15 @@ fn repair(directory: &Path) -> anyhow::Result<()> {
         "a collector uses {}; it has repaired what it found when it started",
         directory.display()
     );
-    let (mut spool, recovery) = Spool::open(directory, u64::MAX)?;
-    // Taken to be told, not settled: the collector is told again.
-    let lost = spool.take_lost();
-    drop(spool);
+    let (_, recovery) = Spool::open(directory, u64::MAX)?;
     let after = contents(directory)?;
     let bytes = |contents: &Contents| contents.segments.iter().map(|segment| segment.bytes).sum::<u64>();
     println!("{} bytes that hold no batch were cut off", bytes(&before).saturating_sub(bytes(&after)));
-    for lost in lost {
-        match lost {
-            Lost::Corrupt { events, .. } => println!("{events} events were damaged, and are lost"),
-            Lost::Refused { .. } => println!("a batch was refused by ingest, and lies in quarantine"),
-            Lost::Full { batches } => println!("{} batches were given up for room", batches.len()),
-        }
+    let damaged: u64 = after.missing.iter().map(|missing| missing.not_counted).sum();
+    if damaged > 0 {
+        println!("{damaged} events were damaged; the collector counts them as lost unless ingest has them");
     }
-    println!("the next batch is {}; in it the collector counts what is lost", recovery.link.number);
+    println!("the next batch is {}", recovery.link.number);
     Ok(())
 }
 
@@ -159,7 +151,7 @@ fn export(settings: &Export) -> anyhow::Result<()> {
         }
     };
     let (mut events, mut unreadable) = (0_u64, 0_u64);
-    for waiting in contents.waiting() {
+    for waiting in contents.read_waiting() {
         let batch = match waiting.map_err(Into::into).and_then(|waiting| decode(&waiting)) {
             Ok(batch) => batch,
             Err(error) => {

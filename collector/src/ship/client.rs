@@ -81,6 +81,8 @@ pub enum Answer {
     /// Ingest's newest batch is `last`, and this one does not follow it.
     OutOfOrder {
         last: u64,
+        /// Sequence number of the first event that it does not have, where it says so.
+        next_sequence: Option<u64>,
     },
     Never {
         reason: String,
@@ -100,6 +102,7 @@ struct Problem {
     code: String,
     message: String,
     last_number: Option<u64>,
+    next_sequence: Option<u64>,
 }
 
 struct Endpoint {
@@ -237,9 +240,10 @@ async fn judge(response: Response) -> Answer {
     };
     match (status, code) {
         (StatusCode::UNAUTHORIZED, "unknown_collector") => Answer::Unknown,
-        (StatusCode::CONFLICT, "out_of_order") => {
-            Answer::OutOfOrder { last: problem.and_then(|problem| problem.last_number).unwrap_or(0) }
-        }
+        (StatusCode::CONFLICT, "out_of_order") => Answer::OutOfOrder {
+            last: problem.as_ref().and_then(|problem| problem.last_number).unwrap_or(0),
+            next_sequence: problem.and_then(|problem| problem.next_sequence),
+        },
         // Answers of ingest itself; any other 4xx may come from something between us and it.
         (
             StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY,

@@ -8,7 +8,7 @@
 //! | 401 `unknown_collector` | enrols, tries again |
 //! | 409 `out_of_order` | says which batches no longer exist, tries again |
 //! | 403 `revoked`, 401 | waits: a person has to mend it, and nothing may be lost meanwhile |
-//! | other 4xx | never accepted: to quarantine, and what it held is counted as lost |
+//! | other 4xx | never accepted: set aside, and counted as lost once ingest says that it does not have it |
 
 mod client;
 mod transport;
@@ -143,8 +143,7 @@ impl Shipper<'_> {
             Ok(run) => run,
             Err(SpoolError::Damaged { number }) => {
                 tracing::error!(batch = number, "a batch in the spool became unreadable");
-                lock(self.spool).quarantine(number)?;
-                self.metrics.batches_quarantined.inc();
+                lock(self.spool).set_aside(number)?;
                 return Ok(Some(Duration::ZERO));
             }
             Err(error) => return Err(error),
@@ -187,13 +186,13 @@ impl Shipper<'_> {
                     Ok(Some(self.backoff.next()))
                 }
             },
-            Answer::OutOfOrder { last } if last + 1 < first => {
+            Answer::OutOfOrder { last, next_sequence } if last + 1 < first => {
                 tracing::error!(from = last + 1, to = first - 1, "batches are missing for good");
-                lock(self.spool).declare_missing(last + 1, first - 1);
+                lock(self.spool).declare_missing(last + 1, first - 1, next_sequence);
                 self.client.declare_missing(last + 1, first - 1);
                 Ok(Some(self.backoff.next()))
             }
-            Answer::OutOfOrder { last } => {
+            Answer::OutOfOrder { last, .. } => {
                 tracing::error!(batch = first, last, "ingest has other batches of these numbers");
                 Ok(Some(self.backoff.next()))
             }
@@ -207,7 +206,7 @@ impl Shipper<'_> {
                     reason,
                     "ingest refused a batch for good; it is in quarantine"
                 );
-                lock(self.spool).quarantine(first)?;
+                lock(self.spool).set_aside(first)?;
                 self.metrics.batches_quarantined.inc();
                 self.one_by_one = false;
                 Ok(None)

@@ -7,7 +7,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::losses::Losses;
 use super::newest::Newest;
-use super::quarantine::{self, COUNTED, DAMAGED, UNCOUNTED, number_of};
+use super::quarantine::{self, number_of};
 use super::record::HEAD_BYTES;
 use super::scan::Scan;
 use super::segment::Entry;
@@ -45,6 +45,8 @@ pub struct Record {
     /// Where it lies in its segment, with its head.
     pub from: u64,
     pub to: u64,
+    /// A batch counts it as lost, so it is not sent.
+    is_counted: bool,
     entry: Entry,
 }
 
@@ -53,17 +55,15 @@ pub struct Record {
 pub struct Missing {
     pub first: u64,
     pub last: u64,
-    /// Events and gaps in them that no batch counts as lost yet. The collector does when it starts.
+    /// Events and gaps in them that no batch counts as lost yet. One does once ingest has said that it does not have them.
     pub not_counted: u64,
 }
 
-/// A batch that was put aside.
+/// A batch that ingest refused.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Quarantined {
     pub path: PathBuf,
     pub number: u64,
-    /// Whether a later batch counts its events as lost.
-    pub counted: bool,
 }
 
 impl Contents {
@@ -79,7 +79,8 @@ impl Contents {
         let mut segments = Vec::new();
         for segment in &scan.segments {
             let records = scan.entries.iter().filter(|entry| entry.segment == segment.first);
-            let records = records.map(Record::of).collect();
+            let record = |entry: &Entry| Record::new(entry, losses.is_counted(entry.head.number));
+            let records = records.map(record).collect();
             segments.push(Segment::new(&segment.path, records)?);
         }
         Ok(Self {
@@ -99,18 +100,24 @@ impl Contents {
         is_counted && self.segments[..checked].iter().all(|segment| segment.damaged.is_empty())
     }
 
-    /// Batches that are there and not confirmed, oldest first, each as it was sealed.
-    pub fn waiting(&self) -> impl Iterator<Item = Result<Waiting, SpoolError>> {
-        let records = self.segments.iter().flat_map(|segment| {
-            let waiting = segment.records.iter().filter(|record| record.number > self.confirmed);
-            waiting.map(|record| (&segment.path, *record))
-        });
-        records.map(|(path, record)| record.entry.read(path))
+    /// Batches that are there, not confirmed and not counted as lost, oldest first.
+    pub fn waiting(&self) -> impl Iterator<Item = &Record> {
+        self.waiting_in_segments().map(|(_, record)| record)
+    }
+
+    /// The same, each as it was sealed.
+    pub fn read_waiting(&self) -> impl Iterator<Item = Result<Waiting, SpoolError>> {
+        self.waiting_in_segments().map(|(segment, record)| record.entry.read(&segment.path))
+    }
+
+    fn waiting_in_segments(&self) -> impl Iterator<Item = (&Segment, &Record)> {
+        let records = self.segments.iter().flat_map(|segment| segment.records.iter().map(move |r| (segment, r)));
+        records.filter(|(_, record)| record.number > self.confirmed && !record.is_counted)
     }
 }
 
 impl Record {
-    fn of(entry: &Entry) -> Self {
+    fn new(entry: &Entry, is_counted: bool) -> Self {
         let from = entry.offset - HEAD_BYTES as u64;
         Self {
             number: entry.head.number,
@@ -118,6 +125,7 @@ impl Record {
             events: entry.head.event_count,
             from,
             to: from + entry.head.record_bytes(),
+            is_counted,
             entry: *entry,
         }
     }
@@ -149,11 +157,9 @@ pub fn quarantined(directory: &Path) -> Result<Vec<Quarantined>, SpoolError> {
     if !directory.exists() {
         return Ok(found);
     }
-    for extension in [UNCOUNTED, DAMAGED, COUNTED] {
-        for path in files(directory, extension)? {
-            let Some(number) = number_of(&path) else { continue };
-            found.push(Quarantined { path, number, counted: extension == COUNTED });
-        }
+    for path in files(directory, quarantine::EXTENSION)? {
+        let Some(number) = number_of(&path) else { continue };
+        found.push(Quarantined { path, number });
     }
     found.sort_by_key(|quarantined| quarantined.number);
     Ok(found)

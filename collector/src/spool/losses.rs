@@ -62,16 +62,6 @@ pub struct Entry {
     pub batch_hash: [u8; 32],
     pub gaps: Vec<ToldGap>,
     pub holes: Vec<Hole>,
-    /// Numbers of the batches in quarantine.
-    pub quarantined: Vec<u64>,
-}
-
-impl Entry {
-    /// The numbers of all batches that it tells to be lost. Ends are without.
-    fn lost_batches(&self) -> impl Iterator<Item = (u64, u64)> {
-        let quarantined = self.quarantined.iter().map(|number| (*number, number.saturating_add(1)));
-        self.holes.iter().map(|hole| hole.batches).chain(quarantined)
-    }
 }
 
 /// All entries that still matter.
@@ -104,18 +94,13 @@ impl Losses {
         Self { path, is_stale: entries.len() < before, entries }
     }
 
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
     /// What the batches of `hole`, with so many events, hold and tell, but for what a later batch has told again.
     pub fn held_in(&self, hole: &Hole, events: u64) -> Held {
-        let is_told_again = |batch: u64| self.holes().any(|hole| hole.has_batch(batch));
         let mut held = Held { events, ..Held::default() };
         for entry in self.entries.iter().filter(|entry| hole.has_batch(entry.batch)) {
-            if !is_told_again(entry.batch) {
+            if !self.is_counted(entry.batch) {
                 held.gaps.extend(entry.gaps.iter().cloned());
-                held.lost_batches.extend(entry.lost_batches());
+                held.lost_batches.extend(entry.holes.iter().map(|hole| hole.batches));
             }
         }
         held
@@ -123,7 +108,7 @@ impl Losses {
 
     /// Whether each batch of `hole` is told to be lost.
     pub fn is_told(&self, hole: &Hole) -> bool {
-        let mut told: Vec<(u64, u64)> = self.entries.iter().flat_map(Entry::lost_batches).collect();
+        let mut told: Vec<(u64, u64)> = self.holes().map(|hole| hole.batches).collect();
         told.sort_unstable();
         let (first, end) = hole.batches;
         let reached = |next: u64, (from, to): (u64, u64)| if from <= next { next.max(to) } else { next };
@@ -144,14 +129,20 @@ impl Losses {
         events + to.saturating_sub(from)
     }
 
-    fn holes(&self) -> impl Iterator<Item = &Hole> {
+    /// What batches count.
+    pub fn holes(&self) -> impl Iterator<Item = &Hole> {
         self.entries.iter().flat_map(|entry| &entry.holes)
+    }
+
+    /// Whether a batch counts batch `number`.
+    pub fn is_counted(&self, number: u64) -> bool {
+        self.holes().any(|hole| hole.has_batch(number))
     }
 
     /// Enters a batch that is about to be appended, if it counts anything. What lies before `oldest`, the oldest number
     /// that can be missed, is forgotten.
     pub fn enter(&mut self, entry: Entry, oldest: u64) -> Result<(), SpoolError> {
-        let counts = !(entry.gaps.is_empty() && entry.holes.is_empty() && entry.quarantined.is_empty());
+        let counts = !(entry.gaps.is_empty() && entry.holes.is_empty());
         if !counts && !self.is_stale {
             return Ok(());
         }

@@ -7,10 +7,7 @@
 //!   newest                      the head of the newest record once more: see the module `newest`
 //!   losses                      JSON: which losses which batch counts: see the module `losses`
 //!   00000000000000000001.spool  a segment, named by the number of its first batch
-//!   quarantine/N.batch          a batch that ingest will never accept, …
-//!   quarantine/N.counted        … and one whose events are counted as lost in a later batch
-//!   quarantine/N.damaged        JSON: a batch that became unreadable before it was confirmed, until it is counted
-//!   quarantine/N.held           JSON: what a batch in quarantine held, should it be unreadable when it is to be counted
+//!   quarantine/N.batch          a copy of a batch that ingest refused
 //! ```
 //!
 //! A **segment** is a sequence of records, appended to and never changed. A **record** is a head of
@@ -25,21 +22,24 @@
 //! - **Torn tail**: a last segment that ends in an incomplete or wrong record is cut behind its last good record.
 //!   What was torn off had not been confirmed to the ring, and is read from there again; unless `newest` says that it was
 //!   in the spool: then it was damaged, and is counted as lost.
-//! - **Damage** elsewhere: reading goes on at the next good record. What lies between is counted as lost, by the
-//!   sequence numbers that are missing, unless it had been confirmed.
-//! - **Full**: when the segments exceed the bytes allowed, one is given up and what it held is counted as lost, per
-//!   server: the oldest but one, since a batch of the oldest may be on its way, and be stored after all.
+//! - **Damage** elsewhere: reading goes on at the next good record. What lies between is missed by its sequence numbers, unless
+//!   it had been confirmed.
+//! - **Doubt**: a batch that is damaged, or that ingest refuses, may be stored all the same: it was sent before, by this process
+//!   or one before it, and the answer was lost. Only ingest knows, and it takes no batch that does not follow the one before. So
+//!   the next batch is sent without a word of it. Is that confirmed, then ingest has what is in doubt; does it say which batch is
+//!   its last, then those behind are lost. After a crash the same are in doubt: the damage is found again, and what was refused lies
+//!   in quarantine.
+//! - **Full**: when the segments exceed the bytes allowed, the oldest is given up of which no batch can be on its way or in
+//!   doubt, and what it held is counted as lost, per server.
 //! - **Age**: where a limit is set, what was written longer ago is given up in the same way, segment by segment, when the
 //!   next batch is appended.
 //! - **Losses** are told by [`Spool::take_lost`], the numbers of the lost batches by [`Spool::lost_batches`]. What they are
-//!   known by (a given-up segment, a file in quarantine) stays until [`Spool::settle_lost`] says that a batch that tells them
+//!   known by (damage, a refused batch, a given-up segment) stays until [`Spool::settle_lost`] says that a batch that tells them
 //!   is on disk. `losses` says before that which batch it is, so that after a crash in between nothing is told twice. Batches
-//!   behind damage or a given-up segment are not shipped before: once a later one is confirmed, nothing on disk would tell
-//!   of those that never were.
-//! - **Refused** batches go to quarantine. They are lost when ingest says that it misses them, or at the next start: an
-//!   ingest that takes the next batch without a word has them, since its answer was lost and the refusal came after.
+//!   behind a loss are not shipped before: once a later one is confirmed, nothing on disk would tell of those that never were.
 
 mod acknowledged;
+mod doubt;
 pub mod inspect;
 mod losses;
 mod newest;
@@ -51,7 +51,7 @@ mod uncounted;
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -61,15 +61,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::seal::{Link, SealedBatch};
 use acknowledged::{ACKNOWLEDGED, Acknowledged};
+use doubt::{Doubt, Doubtful};
 pub use losses::ToldGap;
 use losses::{Hole, Losses};
 use newest::Newest;
-use quarantine::{HELD, Quarantine};
+use quarantine::Quarantine;
 use record::Head;
 pub use record::RingMark;
 use scan::Scan;
 use segment::{Entry, Segments};
-use uncounted::{Missing, Uncounted};
+use uncounted::Uncounted;
 
 const LOCK: &str = "lock";
 
@@ -142,6 +143,7 @@ pub struct Spool {
     acknowledged: u64,
     newest: Newest,
     losses: Losses,
+    doubt: Doubt,
     uncounted: Uncounted,
     quarantine: Quarantine,
     _lock: Flock<File>,
@@ -165,24 +167,25 @@ impl Spool {
         }
         let recovery = Recovery { link: scan.link(), ring: scan.ring() };
         let losses = Losses::open(directory, &scan);
-        for entry in losses.entries() {
-            for hole in &entry.holes {
-                scan.remove(hole)?;
-            }
-            for number in &entry.quarantined {
-                quarantine.settle(*number);
-            }
+        for hole in losses.holes() {
+            scan.remove(hole)?;
         }
         let acknowledged = scan.confirmed();
-        let mut uncounted = Uncounted::default();
+        let mut doubt = Doubt::default();
         for hole in scan.missing() {
             let held = losses.held_in(&hole, losses.not_counted_in(&hole));
             if held != Held::default() || !losses.is_told(&hole) {
-                uncounted.note_corrupt(Missing::Hole(hole), held);
+                doubt.add(Doubtful::Damaged(hole));
             }
         }
-        quarantine.find_uncounted(acknowledged, &mut uncounted)?;
         scan.entries.retain(|entry| entry.head.number > acknowledged);
+        scan.entries.retain(|entry| {
+            let is_refused = quarantine.has(entry.head.number);
+            if is_refused {
+                doubt.add(Doubtful::Refused(*entry));
+            }
+            !is_refused
+        });
         let mut segments = Segments::open(directory, scan.segments, recovery.link.number, limit_bytes)?;
         segments.delete_confirmed(acknowledged)?;
         let spool = Self {
@@ -192,7 +195,8 @@ impl Spool {
             acknowledged,
             newest,
             losses,
-            uncounted,
+            doubt,
+            uncounted: Uncounted::default(),
             quarantine,
             _lock: lock,
         };
@@ -273,27 +277,18 @@ impl Spool {
         (self.waiting.len(), self.waiting.iter().map(|entry| entry.head.record_bytes()).sum())
     }
 
-    /// Ingest has confirmed all batches up to `number`.
-    ///
-    /// It takes no batch that does not follow the one before, unless that was declared missing. So it has those that were
-    /// put aside meanwhile and not declared missing: it had taken them, its answer was lost, and the next was a refusal.
+    /// Ingest has confirmed all batches up to `number`, those before it that are in doubt with them.
     pub fn confirm(&mut self, number: u64) -> Result<(), SpoolError> {
-        self.quarantine.delete_held()?;
-        self.acknowledge(number)
-    }
-
-    /// Ingest does not have batches `from` to `to`. Those that were put aside are lost.
-    pub fn declare_missing(&mut self, from: u64, to: u64) {
-        self.quarantine.declare_missing(from, to, &mut self.uncounted);
-    }
-
-    /// The oldest batch, when it is `number`.
-    fn oldest_if(&self, number: u64) -> Option<Entry> {
-        self.waiting.front().filter(|entry| entry.head.number == number).copied()
-    }
-
-    /// No batch up to `number` is to be shipped any more.
-    fn acknowledge(&mut self, number: u64) -> Result<(), SpoolError> {
+        while let Some(doubtful) = self.doubt.first_before(number) {
+            if let Doubtful::Refused(entry) = doubtful {
+                tracing::info!(
+                    batch = entry.head.number,
+                    "ingest has a batch that was refused when it came again"
+                );
+                self.quarantine.remove(entry.head.number)?;
+            }
+            self.doubt.pop_first();
+        }
         let Some(place) = self.waiting.iter().position(|entry| entry.head.number == number) else {
             return Ok(());
         };
@@ -305,44 +300,46 @@ impl Spool {
         self.segments.delete_confirmed(number)
     }
 
-    /// Puts batch `number`, the oldest one, aside: ingest will never accept it.
-    pub fn quarantine(&mut self, number: u64) -> Result<(), SpoolError> {
-        let Some(entry) = self.oldest_if(number) else { return Ok(()) };
-        let held = self.held_by(&entry);
-        let path = self.quarantine.path_of_note(number);
-        let note = serde_json::to_vec(&held)
-            .map_err(|source| SpoolError::Acknowledged { path: path.clone(), source })?;
-        if let Ok(Waiting { bytes, .. }) = self.read(&entry) {
-            self.put_aside(number, &self.quarantine.path_of_batch(number), &bytes, &note)?;
-            self.quarantine.hold(number, LostBatch { bytes, held });
-        } else {
-            self.put_aside(number, &path, &note, &note)?;
-            self.uncounted.note_corrupt(Missing::Damaged(path), held);
+    /// Ingest does not have batches `from` to `to`: those of them that are in doubt are lost. `next_sequence`: that of the first
+    /// event that it does not have, where it says so.
+    pub fn declare_missing(&mut self, from: u64, to: u64, next_sequence: Option<u64>) {
+        for doubtful in self.doubt.take_between(from, to) {
+            let Some(hole) = doubtful.hole().behind(from, next_sequence.unwrap_or(0)) else { continue };
+            let held = self.losses.held_in(&hole, self.losses.not_counted_in(&hole));
+            let bytes = match doubtful {
+                Doubtful::Refused(entry) => self.read(&entry).ok().map(|waiting| waiting.bytes),
+                Doubtful::Damaged(_) => None,
+            };
+            self.uncounted.note_told(&held.lost_batches);
+            let lost = match bytes {
+                Some(bytes) => Lost::Refused { batch: LostBatch { bytes, held } },
+                None => Lost::Corrupt { events: held.events, gaps: held.gaps },
+            };
+            self.uncounted.note(hole, None, [lost]);
         }
-        Ok(())
     }
 
-    /// Writes the file that stands for batch `number` from now on, and the `note` beside it; none of them stays when that fails,
-    /// as on a full disk, since the batch goes on waiting then.
-    fn put_aside(&mut self, number: u64, path: &Path, bytes: &[u8], note: &[u8]) -> Result<(), SpoolError> {
-        let note_path = path.with_extension(HELD);
-        let written = write_synced(&note_path, note).and_then(|()| write_synced(path, bytes));
-        let done = written.and_then(|()| self.acknowledge(number));
-        if done.is_err() && self.acknowledged < number {
-            let _ = fs::remove_file(path);
-            let _ = fs::remove_file(note_path);
-        }
-        done
+    /// Takes batch `number`, the oldest one, out of those that wait, since ingest will never accept it or since it cannot be read:
+    /// from now on it is in doubt.
+    pub fn set_aside(&mut self, number: u64) -> Result<(), SpoolError> {
+        let Some(entry) = self.waiting.front().filter(|entry| entry.head.number == number).copied() else {
+            return Ok(());
+        };
+        let doubtful = match self.read(&entry) {
+            Ok(Waiting { bytes, .. }) => {
+                self.quarantine.add(number, &bytes)?;
+                Doubtful::Refused(entry)
+            }
+            Err(_) => Doubtful::Damaged(entry.hole()),
+        };
+        self.doubt.add(doubtful);
+        self.waiting.pop_front();
+        Ok(())
     }
 
     /// What a batch holds, without reading it.
     fn held_by(&self, entry: &Entry) -> Held {
-        let head = entry.head;
-        let hole = Hole {
-            batches: (head.number, head.number + 1),
-            sequences: (head.first_sequence, head.next_sequence()),
-        };
-        self.losses.held_in(&hole, head.event_count.into())
+        self.losses.held_in(&entry.hole(), entry.head.event_count.into())
     }
 
     fn read(&self, entry: &Entry) -> Result<Waiting, SpoolError> {
@@ -352,7 +349,10 @@ impl Spool {
 
     /// Gives up segments until what is left is within the limits.
     fn give_up(&mut self) {
-        while let Some(segment) = self.segments.give_up() {
+        loop {
+            let oldest = self.waiting.front().map_or(0, |entry| entry.segment);
+            let may_be_stored = |first, next| first <= oldest || self.doubt.reaches_into(first, next);
+            let Some(segment) = self.segments.give_up(may_be_stored) else { return };
             let is_in_it = |entry: &Entry| entry.segment == segment.first;
             let given_up: VecDeque<Entry>;
             (given_up, self.waiting) = self.waiting.drain(..).partition(is_in_it);
@@ -379,7 +379,7 @@ impl Spool {
                 }
             }
             lost.push(Lost::Full { batches });
-            self.uncounted.note(Missing::Segment(segment.path, hole), lost);
+            self.uncounted.note(hole, Some(segment.path), lost);
         }
     }
 }
@@ -391,14 +391,6 @@ fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>, SpoolError> 
     let mut paths = paths.map_err(file_error(directory))?;
     paths.retain(|path| path.extension().is_some_and(|found| found == extension));
     Ok(paths)
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), SpoolError> {
-    let written = File::create(path).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.map_err(file_error(path))
 }
 
 fn file_error(path: &Path) -> impl FnOnce(io::Error) -> SpoolError {

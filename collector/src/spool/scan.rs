@@ -123,8 +123,9 @@ impl Scan {
         self.newest = Some(noted);
     }
 
-    /// Removes the segments whose batches all lie in a hole that is counted, but never the last one.
+    /// Removes the batches in a hole that is counted, and the segments that hold no others, but never the last one.
     pub fn remove(&mut self, hole: &Hole) -> Result<(), SpoolError> {
+        self.entries.retain(|entry| !hole.has_batch(entry.head.number));
         let mut position = 0;
         while let (Some(segment), Some(next)) = (self.segments.get(position), self.segments.get(position + 1))
         {
@@ -135,7 +136,6 @@ impl Scan {
             }
             segment.delete()?;
             self.segments.remove(position);
-            self.entries.retain(|entry| entry.segment != first);
         }
         Ok(())
     }

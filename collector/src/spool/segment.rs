@@ -6,6 +6,7 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::losses::Hole;
 use super::record::{HEAD_BYTES, Head};
 use super::{SpoolError, Waiting, file_error, files};
 
@@ -64,6 +65,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// What is missing when it is gone.
+    pub fn hole(&self) -> Hole {
+        let Head { number, first_sequence, .. } = self.head;
+        Hole { batches: (number, number + 1), sequences: (first_sequence, self.head.next_sequence()) }
+    }
+
     /// Its batch, from its segment's file at `path`.
     pub fn read(&self, path: &Path) -> Result<Waiting, SpoolError> {
         let number = self.head.number;
@@ -172,12 +179,14 @@ impl Segments {
         Ok(())
     }
 
-    /// Takes out the oldest but one, when there is too much or it is too old; never the last.
-    pub fn give_up(&mut self) -> Option<Segment> {
-        let second = self.older.get(1)?;
-        let is_too_old = self.limit_age.is_some_and(|limit| second.written.elapsed() > limit);
+    /// Takes out the oldest of those that need not be kept, when there is too much or it is too old; never the last. `is_kept`
+    /// is asked about the numbers with which a segment and the one behind it begin.
+    pub fn give_up(&mut self, is_kept: impl Fn(u64, u64) -> bool) -> Option<Segment> {
+        let ends = self.all().skip(1).map(|next| next.first);
+        let place = self.older.iter().zip(ends).position(|(segment, next)| !is_kept(segment.first, next))?;
+        let is_too_old = self.limit_age.is_some_and(|limit| self.older[place].written.elapsed() > limit);
         let bytes: u64 = self.all().map(|segment| segment.bytes).sum();
-        if is_too_old || bytes > self.limit_bytes { self.older.remove(1) } else { None }
+        if is_too_old || bytes > self.limit_bytes { self.older.remove(place) } else { None }
     }
 }
 

@@ -29,6 +29,16 @@ fn count_lost(spool: &mut Spool, number: u64) {
     spool.settle_lost();
 }
 
+/// What is lost when ingest says that it does not have these batches.
+fn missed(spool: &mut Spool, from: u64, to: u64) -> Vec<Lost> {
+    spool.declare_missing(from, to, None);
+    spool.take_lost()
+}
+
+fn corrupt(events: u64) -> Vec<Lost> {
+    vec![Lost::Corrupt { events, gaps: vec![] }]
+}
+
 fn drain(spool: &mut Spool) -> Vec<u64> {
     let mut numbers = Vec::new();
     while let Some(waiting) = spool.oldest().unwrap() {
@@ -128,7 +138,7 @@ fn damage_in_an_older_segment_is_counted() {
     bytes[middle] ^= 1;
     fs::write(&path, bytes).unwrap();
     let (mut spool, _) = open(directory.path());
-    assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![] }]);
+    assert_eq!(missed(&mut spool, 2, 2), corrupt(10));
     count_lost(&mut spool, 5);
     assert_eq!(drain(&mut spool), [1, 3, 4, 5]);
 }
@@ -147,7 +157,7 @@ fn damage_before_good_records_of_the_last_segment_costs_one_batch() {
         bytes[HEAD_BYTES + 50 + damaged_byte] ^= 0x40;
         fs::write(&path, bytes).unwrap();
         let (mut spool, _) = open(directory.path());
-        assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![] }], "byte {damaged_byte}");
+        assert_eq!(missed(&mut spool, 2, 2), corrupt(10), "byte {damaged_byte}");
         count_lost(&mut spool, 4);
         assert_eq!(drain(&mut spool), [1, 3, 4]);
     }
@@ -202,23 +212,21 @@ fn damage_is_told_once_and_not_when_it_was_confirmed_before() {
     drop(spool);
     flip(directory.path(), 1, HEAD_BYTES + 50 + 7);
     flip(directory.path(), 1, 3 * (HEAD_BYTES + 50) + 7);
-    let corrupt = |events| vec![Lost::Corrupt { events, gaps: vec![] }];
     // Told until a batch counts it.
     for _ in 0..2 {
-        assert_eq!(open(directory.path()).0.take_lost(), corrupt(10));
+        assert_eq!(missed(&mut open(directory.path()).0, 4, 4), corrupt(10));
     }
     let (mut spool, _) = open(directory.path());
-    assert_eq!(spool.take_lost(), corrupt(10));
-    spool.append(&batch(6, 50), None).unwrap();
-    spool.settle_lost();
+    assert_eq!(missed(&mut spool, 4, 4), corrupt(10));
+    count_lost(&mut spool, 6);
     drop(spool);
     let (mut spool, _) = open(directory.path());
-    assert_eq!(spool.take_lost(), []);
+    assert_eq!(missed(&mut spool, 4, 4), []);
     drop(spool);
     // More of the same place.
     flip(directory.path(), 1, 4 * (HEAD_BYTES + 50) + 7);
     let (mut spool, _) = open(directory.path());
-    assert_eq!(spool.take_lost(), corrupt(10));
+    assert_eq!(missed(&mut spool, 4, 5), corrupt(10));
     count_lost(&mut spool, 7);
     assert_eq!(drain(&mut spool), [3, 6, 7]);
 }
@@ -233,7 +241,7 @@ fn the_newest_batch_is_missed_when_it_is_damaged() {
     drop(spool);
     flip(directory.path(), 1, HEAD_BYTES + 50 + 7);
     let (mut spool, recovery) = open(directory.path());
-    assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![] }]);
+    assert_eq!(missed(&mut spool, 2, 2), corrupt(10));
     let link = Link { number: 3, sequence: 21, previous_hash: [2; 32] };
     assert_eq!(recovery, Recovery { link, ring: Some(mark) });
     spool.append(&batch(3, 50), None).unwrap();
@@ -260,14 +268,14 @@ fn a_refused_batch_is_lost_when_ingest_says_that_it_is_missing_and_only_then() {
     for number in 1..=4 {
         spool.append(&batch(number, 50), None).unwrap();
     }
-    spool.quarantine(1).unwrap();
-    spool.quarantine(2).unwrap();
+    spool.set_aside(1).unwrap();
+    spool.set_aside(2).unwrap();
     assert_eq!(spool.take_lost(), []);
     // It has the first, and the second never came.
-    spool.declare_missing(2, 2);
+    assert_eq!(missed(&mut spool, 2, 2), [Lost::Refused { batch: lost(2, 50) }]);
     spool.confirm(3).unwrap();
-    assert_eq!(spool.take_lost(), [Lost::Refused { batch: lost(2, 50) }]);
-    assert_eq!(files(&directory.path().join(quarantine::DIRECTORY), quarantine::UNCOUNTED).unwrap().len(), 1);
+    assert_eq!(spool.take_lost(), []);
+    assert_eq!(files(&directory.path().join(quarantine::DIRECTORY), quarantine::EXTENSION).unwrap().len(), 1);
 }
 
 #[test]
@@ -295,7 +303,7 @@ fn damage_is_not_forgotten_when_later_batches_could_be_shipped_before_it_is_coun
     flip(directory.path(), 1, HEAD_BYTES + 50 + 7);
     for _ in 0..2 {
         let (mut spool, _) = open(directory.path());
-        assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![] }]);
+        assert_eq!(missed(&mut spool, 2, 2), corrupt(10));
         drain(&mut spool);
     }
 }
@@ -311,10 +319,10 @@ fn a_gap_in_a_damaged_batch_is_told_again() {
     drop(spool);
     flip(directory.path(), 1, HEAD_BYTES + 50 + 7);
     let (mut spool, _) = open(directory.path());
-    assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![gap.clone()] }]);
+    assert_eq!(missed(&mut spool, 2, 2), [Lost::Corrupt { events: 10, gaps: vec![gap.clone()] }]);
     spool.append(&SealedBatch { gaps: vec![gap], ..batch(4, 50) }, None).unwrap();
     drop(spool);
-    assert_eq!(open(directory.path()).0.take_lost(), []);
+    assert_eq!(missed(&mut open(directory.path()).0, 2, 2), []);
 }
 
 fn flip(directory: &Path, segment: u64, at: usize) {
@@ -357,53 +365,77 @@ fn two_collectors_cannot_use_one_spool() {
 #[test]
 fn a_batch_that_is_never_accepted_is_put_aside_and_told_until_it_is_counted() {
     let directory = tempfile::tempdir().unwrap();
+    let aside = directory.path().join(quarantine::DIRECTORY).join("1.batch");
     let (mut spool, _) = open(directory.path());
     spool.append(&batch(1, 10), None).unwrap();
     spool.append(&batch(2, 10), None).unwrap();
-    spool.quarantine(1).unwrap();
-    assert_eq!(fs::read(directory.path().join("quarantine/1.batch")).unwrap(), batch(1, 10).bytes);
-    spool.declare_missing(1, 1);
-    assert_eq!(drain(&mut spool), [2]);
+    spool.set_aside(1).unwrap();
+    assert_eq!(fs::read(&aside).unwrap(), batch(1, 10).bytes);
+    for _ in 0..2 {
+        assert_eq!(spool.oldest().unwrap().unwrap().number, 2);
+        assert_eq!(missed(&mut spool, 1, 1), [Lost::Refused { batch: lost(1, 10) }]);
+        assert!(drain(&mut spool).is_empty());
+        drop(spool);
+        (spool, _) = open(directory.path());
+    }
+    spool.declare_missing(1, 1, None);
+    spool.take_lost();
+    count_lost(&mut spool, 3);
     drop(spool);
     let (mut spool, _) = open(directory.path());
-    assert_eq!(spool.take_lost(), [Lost::Refused { batch: lost(1, 10) }]);
-    spool.settle_lost();
-    drop(spool);
-    assert!(directory.path().join("quarantine/1.counted").exists());
-    assert_eq!(open(directory.path()).0.take_lost(), vec![]);
+    assert_eq!((spool.take_lost(), drain(&mut spool)), (vec![], vec![2, 3]));
+    assert!(aside.exists());
 }
 
 #[test]
-fn what_was_put_aside_and_is_damaged_since_is_counted_by_the_note_beside_it() {
+fn what_was_refused_and_is_damaged_since_is_counted_by_what_is_known_of_it() {
     let directory = tempfile::tempdir().unwrap();
     let (mut spool, _) = open(directory.path());
-    let told = SealedBatch { gaps: vec![gap()], ..batch(1, 50) };
-    spool.append(&told, None).unwrap();
+    spool.append(&SealedBatch { gaps: vec![gap()], ..batch(1, 50) }, None).unwrap();
     spool.append(&batch(2, 50), None).unwrap();
-    spool.append(&batch(3, 50), None).unwrap();
-    spool.quarantine(1).unwrap();
-    // The second became unreadable before.
-    flip(directory.path(), 1, 2 * HEAD_BYTES + 50 + 7);
-    spool.quarantine(2).unwrap();
-    drop(spool);
-    let aside = |name: &str| directory.path().join(quarantine::DIRECTORY).join(name);
-    for name in ["1.batch", "2.damaged"] {
-        fs::write(aside(name), "damaged").unwrap();
-    }
+    spool.set_aside(1).unwrap();
+    flip(directory.path(), 1, HEAD_BYTES + 7);
+    assert_eq!(missed(&mut spool, 1, 1), [Lost::Corrupt { events: 10, gaps: vec![gap()] }]);
+}
+
+#[test]
+fn what_is_damaged_and_stored_is_not_lost() {
+    let directory = tempfile::tempdir().unwrap();
     let (mut spool, _) = open(directory.path());
-    let first = LostBatch {
-        bytes: "damaged".into(),
-        held: Held { events: 10, gaps: vec![gap()], ..Held::default() },
-    };
-    assert_eq!(
-        spool.take_lost(),
-        [Lost::Refused { batch: first }, Lost::Corrupt { events: 10, gaps: vec![] }]
-    );
-    count_lost(&mut spool, 4);
+    for number in 1..=5 {
+        spool.append(&batch(number, 50), None).unwrap();
+    }
+    // While it runs, …
+    flip(directory.path(), 1, HEAD_BYTES + 7);
+    assert!(matches!(spool.oldest(), Err(SpoolError::Damaged { number: 1 })));
+    spool.set_aside(1).unwrap();
+    spool.confirm(2).unwrap();
     drop(spool);
-    assert_eq!(open(directory.path()).0.take_lost(), []);
-    let left = fs::read_dir(aside("")).unwrap().map(|entry| entry.unwrap().file_name());
-    assert_eq!(left.collect::<Vec<_>>(), ["1.counted"]);
+    // … and before it starts. Of the two, ingest has one.
+    flip(directory.path(), 1, 2 * (HEAD_BYTES + 50) + 7);
+    flip(directory.path(), 1, 3 * (HEAD_BYTES + 50) + 7);
+    let (mut spool, _) = open(directory.path());
+    assert_eq!(spool.take_lost(), []);
+    spool.declare_missing(4, 4, Some(31));
+    assert_eq!(spool.take_lost(), corrupt(10));
+    count_lost(&mut spool, 6);
+    assert_eq!(drain(&mut spool), [5, 6]);
+}
+
+#[test]
+fn what_is_in_doubt_is_not_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = Spool::open(directory.path(), 8 * 1000).unwrap();
+    for number in 1..=7 {
+        spool.append(&batch(number, 1000), None).unwrap();
+    }
+    spool.set_aside(1).unwrap();
+    for number in 8..=9 {
+        spool.append(&batch(number, 1000), None).unwrap();
+    }
+    // The oldest is in doubt, and the second may be on its way.
+    let given_up: Vec<_> = (3..=4).map(|number| Lost::Full { batches: vec![lost(number, 1000)] }).collect();
+    assert_eq!(spool.take_lost(), given_up);
 }
 
 #[test]
@@ -437,7 +469,8 @@ fn damage_to_the_oldest_batches_is_counted() {
         drop(spool);
         flip(directory.path(), confirmed + 1, 7);
         let (mut spool, _) = open(directory.path());
-        assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![] }], "{confirmed} confirmed");
+        let oldest = confirmed + 1;
+        assert_eq!(missed(&mut spool, oldest, oldest), corrupt(10), "{confirmed} confirmed");
         count_lost(&mut spool, 6);
         assert_eq!(drain(&mut spool), (confirmed + 2..=6).collect::<Vec<_>>());
     }
@@ -460,17 +493,17 @@ fn a_loss_is_told_by_the_newest_batch_that_tells_of_it_and_by_no_other() {
     // The ninth is damaged: its gap is told again, by the tenth, and not the second as well.
     flip(directory.path(), 9, 7);
     let (mut spool, _) = open(directory.path());
-    assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![gap()] }]);
+    assert_eq!(missed(&mut spool, 9, 9), [Lost::Corrupt { events: 10, gaps: vec![gap()] }]);
     assert_eq!(spool.lost_batches(), [2..=2, 9..=9]);
     spool.append(&SealedBatch { gaps: vec![gap(); 2], ..batch(10, 50) }, None).unwrap();
     spool.settle_lost();
     assert_eq!(spool.lost_batches(), []);
     drop(spool);
-    assert_eq!(open(directory.path()).0.take_lost(), []);
+    assert_eq!(missed(&mut open(directory.path()).0, 9, 9), []);
     // The tenth is damaged too: what it tells now comes once, and the second and the ninth not beside it.
     flip(directory.path(), 9, 7);
     let (mut spool, _) = open(directory.path());
-    assert_eq!(spool.take_lost(), [Lost::Corrupt { events: 10, gaps: vec![gap(); 2] }]);
+    assert_eq!(missed(&mut spool, 9, 10), [Lost::Corrupt { events: 10, gaps: vec![gap(); 2] }]);
     assert_eq!(spool.lost_batches(), [2..=2, 9..=10]);
 }
 
@@ -479,9 +512,8 @@ fn a_batch_that_was_never_appended_counts_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (mut spool, _) = open(directory.path());
     spool.append(&batch(1, 50), None).unwrap();
-    spool.quarantine(1).unwrap();
-    spool.declare_missing(1, 1);
-    assert_eq!(spool.take_lost().len(), 1);
+    spool.set_aside(1).unwrap();
+    assert_eq!(missed(&mut spool, 1, 1).len(), 1);
     let newest = fs::read(directory.path().join("newest")).unwrap();
     let length = fs::metadata(segment::path(directory.path(), 1)).unwrap().len();
     spool.append(&SealedBatch { gaps: vec![gap()], ..batch(2, 50) }, None).unwrap();
@@ -492,5 +524,5 @@ fn a_batch_that_was_never_appended_counts_nothing() {
     let (mut spool, _) = open(directory.path());
     spool.append(&batch(2, 50), None).unwrap();
     drop(spool);
-    assert_eq!(open(directory.path()).0.take_lost(), [Lost::Refused { batch: lost(1, 50) }]);
+    assert_eq!(missed(&mut open(directory.path()).0, 1, 1), [Lost::Refused { batch: lost(1, 50) }]);
 }

@@ -87,7 +87,7 @@ fn step_or_damage() -> impl Strategy<Value = Step> {
 fn step_or_power_loss() -> impl Strategy<Value = Step> {
     let lose = (0_usize..6, 0_usize..6, 0_usize..6)
         .prop_map(|(acknowledged, losses, newest)| Step::LosePower { acknowledged, losses, newest });
-    // What became of a refused batch is told in such a file only.
+    // Which batches a refused one told to be lost is known by such a file only.
     prop_oneof![9 => step().prop_filter("refused", |step| !matches!(step, Step::Refuse)), 1 => lose]
 }
 
@@ -144,7 +144,7 @@ proptest! {
 fn findings_stay_mended() {
     let seal = |text_bytes| Step::Seal { events: 1, text_bytes };
     let rot = |place| Step::Rot { place, bit: 0 };
-    let findings: [&[Step]; 6] = [
+    let findings: [&[Step]; 7] = [
         // A full disk left the beginning of a file in quarantine behind.
         &[
             seal(0),
@@ -200,6 +200,19 @@ fn findings_stay_mended() {
             seal(0),
             Step::Ship { batches: 1 },
             Step::LosePower { acknowledged: 0, losses: 2, newest: 0 },
+        ],
+        // One behind a refused one was stored, and given up with its segment.
+        &[
+            seal(3471),
+            seal(3951),
+            Step::ShipRun { batches: 1, answers: false },
+            seal(2590),
+            seal(2851),
+            seal(2623),
+            Step::Refuse,
+            seal(3624),
+            seal(3657),
+            Step::ShipRun { batches: 1, answers: false },
         ],
     ];
     for steps in findings {

@@ -86,7 +86,7 @@ impl Place {
     fn batches(&self) -> Vec<Batch> {
         let contents = Contents::read(self.spool()).unwrap();
         let batches = contents
-            .waiting()
+            .read_waiting()
             .map(|waiting| whence_wire::decode(&waiting.unwrap().bytes, &Limits::default()).unwrap());
         batches.collect()
     }

@@ -39,16 +39,12 @@ pub struct Told {
     pub delivered: u64,
     /// Those that the gaps in these batches count.
     pub lost: u64,
-    /// Those of batches that ingest has without the collector knowing, and that were refused when they came again, or
-    /// damaged: the collector may count them as lost too.
-    pub doubtful: u64,
 }
 
 impl Told {
     /// Whether each is with ingest or counted as lost, and none is both.
     pub fn is_exact(&self) -> bool {
-        let told = self.delivered + self.lost;
-        (self.made..=self.made + self.doubtful).contains(&told)
+        self.delivered + self.lost == self.made
     }
 
     /// Whether each is with ingest or counted as lost; some may be both.
@@ -60,6 +56,7 @@ impl Told {
 /// A batch as a loss tells of it.
 #[derive(Clone)]
 struct Batch {
+    first_sequence: u64,
     events: u64,
     gaps: Vec<ToldGap>,
     /// Those that it tells to be lost.
@@ -67,11 +64,6 @@ struct Batch {
 }
 
 impl Batch {
-    /// How many events are told of when it is lost: its own, and those of its gaps once more.
-    fn told(&self) -> u64 {
-        self.events + self.lost()
-    }
-
     fn lost(&self) -> u64 {
         self.gaps.iter().map(|gap| gap.events).sum()
     }
@@ -81,15 +73,6 @@ impl Batch {
 enum Stored {
     Batch { bytes: Vec<u8>, told: Batch },
     Missing,
-}
-
-impl Stored {
-    fn told(&self) -> u64 {
-        match self {
-            Self::Batch { told, .. } => told.told(),
-            Self::Missing => 0,
-        }
-    }
 }
 
 pub struct World {
@@ -108,9 +91,10 @@ pub struct World {
     stored: BTreeMap<u64, Stored>,
     /// Versions of the files that are not synced, oldest first.
     unsynced: BTreeMap<&'static str, Vec<Option<Vec<u8>>>>,
-    /// The newest batch of which the collector knows that ingest has it.
-    confirmed: u64,
-    doubtful: u64,
+    /// Sequence number behind the newest batch that ingest has.
+    next_sequence: u64,
+    /// The batches that the collector says will never come.
+    declared: Option<(u64, u64)>,
     _disk: Disk,
 }
 
@@ -149,8 +133,8 @@ impl World {
             batches: BTreeMap::new(),
             stored: BTreeMap::new(),
             unsynced: ["acknowledged", "losses", "newest"].map(|name| (name, Vec::new())).into(),
-            confirmed: 0,
-            doubtful: 0,
+            next_sequence: 1,
+            declared: None,
             _disk: disk,
         };
         world.restart();
@@ -182,8 +166,10 @@ impl World {
             gaps: gaps.clone(),
             bytes,
         };
+        let first_sequence = batch.first_sequence;
         let lost_batches = self.spool.as_ref().unwrap().lost_batches();
-        self.batches.insert(batch.bytes.clone(), Batch { events: event_count, gaps, lost_batches });
+        self.batches
+            .insert(batch.bytes.clone(), Batch { first_sequence, events: event_count, gaps, lost_batches });
         self.pending = Some((batch, events));
     }
 
@@ -262,39 +248,47 @@ impl World {
         let Some(spool) = &mut self.spool else { return };
         let run = match spool.oldest_run(batches, u32::MAX) {
             Ok(run) => run,
-            Err(SpoolError::Damaged { number }) => return ignore_full(spool.quarantine(number)),
+            Err(SpoolError::Damaged { number }) => return ignore_full(spool.set_aside(number)),
             Err(error) => panic!("{error}"),
         };
-        let Some(newest) = run.last().map(|waiting| waiting.number) else { return };
-        for waiting in run {
-            self.take(waiting);
-        }
-        if answers {
-            match self.spool.as_mut().unwrap().confirm(newest) {
-                Ok(()) => self.confirmed = newest,
-                failed => ignore_full(failed),
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return };
+        let (first, last) = (first.number, last.number);
+        let answer = self.take(first, run);
+        let spool = self.spool.as_mut().unwrap();
+        match answer {
+            _ if !answers => {}
+            Ok(()) => {
+                self.declared = None;
+                ignore_full(spool.confirm(last));
+            }
+            Err(newest) => {
+                self.declared = Some((newest + 1, first - 1));
+                spool.declare_missing(newest + 1, first - 1, Some(self.next_sequence));
             }
         }
     }
 
-    fn take(&mut self, waiting: Waiting) {
-        let told = &self.batches[&waiting.bytes];
-        match self.stored.get(&waiting.number) {
-            Some(Stored::Missing) => panic!("batch {} comes, and is counted as lost", waiting.number),
-            Some(Stored::Batch { bytes, .. }) => {
-                assert!(*bytes == waiting.bytes, "another batch {}", waiting.number);
+    /// Ingest stores these batches, or says which is its newest, when they do not follow it.
+    fn take(&mut self, first: u64, run: Vec<Waiting>) -> Result<(), u64> {
+        let newest = self.stored.last_key_value().map_or(0, |(number, _)| *number);
+        let missing = (newest + 1, first.saturating_sub(1));
+        if newest + 1 < first {
+            if self.declared != Some(missing) {
+                return Err(newest);
             }
-            None => {
-                let last = self.stored.last_key_value().map_or(0, |(number, _)| *number);
-                assert!(waiting.number > last, "batch {} comes behind {last}", waiting.number);
-                if last + 1 < waiting.number {
-                    self.spool.as_mut().unwrap().declare_missing(last + 1, waiting.number - 1);
-                    self.stored.extend((last + 1..waiting.number).map(|number| (number, Stored::Missing)));
-                }
-                let told = told.clone();
-                self.stored.insert(waiting.number, Stored::Batch { bytes: waiting.bytes, told });
-            }
+            self.stored.extend((newest + 1..first).map(|number| (number, Stored::Missing)));
         }
+        for Waiting { number, bytes, .. } in run {
+            if let Some(Stored::Batch { bytes: stored, .. }) = self.stored.get(&number) {
+                assert!(*stored == bytes, "another batch {number}");
+                continue;
+            }
+            let told = self.batches[&bytes].clone();
+            self.next_sequence = self.next_sequence.max(told.first_sequence + told.events);
+            // Also one that was declared missing, and comes after all.
+            self.stored.insert(number, Stored::Batch { bytes, told });
+        }
+        Ok(())
     }
 
     /// Ingest will never accept the oldest batch.
@@ -302,10 +296,7 @@ impl World {
         self.write();
         let Some(spool) = &mut self.spool else { return };
         if let Ok(Some(waiting)) = spool.oldest() {
-            if self.stored.contains_key(&waiting.number) {
-                self.doubtful += self.batches[&waiting.bytes].told();
-            }
-            ignore_full(spool.quarantine(waiting.number));
+            ignore_full(spool.set_aside(waiting.number));
         }
     }
 
@@ -313,6 +304,7 @@ impl World {
     pub fn restart(&mut self) {
         self.spool = None;
         self.pending = None;
+        self.declared = None;
         let opened = Spool::open(&self.directory, LIMIT_BYTES).or_else(|_| {
             // Without room it cannot start; somebody makes some.
             self.free_disk();
@@ -363,8 +355,6 @@ impl World {
 
     /// Changes a bit of a segment while no collector runs.
     pub fn rot(&mut self, place: u32, bit: u8) {
-        let unconfirmed = self.stored.range(self.confirmed + 1..);
-        self.doubtful += unconfirmed.map(|(_, stored)| stored.told()).sum::<u64>();
         let segments = segments(&self.directory);
         let total: u64 = segments.iter().map(|(_, bytes)| bytes.len() as u64).sum();
         if total > 0 {
@@ -413,7 +403,7 @@ impl World {
             unnamed.retain(|number| !batch.lost_batches.iter().any(|lost| lost.contains(number)));
         }
         assert_eq!(unnamed, BTreeSet::new(), "batches are missing, and no batch tells that they are lost");
-        Told { made: self.link.sequence - 1, delivered, lost, doubtful: self.doubtful }
+        Told { made: self.link.sequence - 1, delivered, lost }
     }
 }
 
