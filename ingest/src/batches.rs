@@ -10,6 +10,7 @@
 //! | 401 `unknown_collector` | enrols, and sends it again |
 //! | 401 `wrong_signature`, 403 `revoked`, 409 `conflicting_batch` | waits for a person |
 //! | 409 `out_of_order` | says which batches are missing, and sends it again |
+//! | 409 `not_following` | sends it again when the batch before it, which it said to be on its way, is stored |
 //! | 400, 413, 422 | never sends it again, and keeps it in quarantine |
 
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use whence_model::{Event, Timestamp};
 use whence_store::row::EventRow;
 use whence_wire::Batch;
 
-use crate::lane::{Checked, Lane, Place};
+use crate::lane::{Checked, Place, Turn};
 use crate::refusal::Refusal;
 use crate::router::Ingest;
 use crate::{check, receive};
@@ -66,6 +67,9 @@ pub async fn receive(
     let events = checked.iter().map(|checked| checked.batch.events.len()).sum();
     let room = ingest.room(memory_bytes(events, decompressed_bytes)).await?;
     drop(decoding);
+    if let Some(before) = receive::follows(&headers) {
+        ingest.follow(collector, before).await?;
+    }
 
     // A task of its own, since it goes on when the collector hangs up.
     let store = async move {
@@ -111,10 +115,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 impl Ingest {
     /// What is odd and is stored all the same, since refusing it would lose it.
-    pub fn note_oddities(&self, batch: &Batch, now: Timestamp, lane: &mut Lane) {
+    pub fn note_oddities(&self, batch: &Batch, now: Timestamp, turn: &mut Turn) {
         if check::is_ahead(batch, now) {
             self.metrics.batches_ahead.inc();
-            if is_due(&mut lane.ahead_logged) {
+            if is_due(&mut turn.ahead_logged) {
                 tracing::warn!(
                     sealed_at = %batch.manifest.sealed_at,
                     "a batch tells of times far ahead of this clock; set the clock of its host, or of this one"
@@ -124,7 +128,7 @@ impl Ingest {
         let mismatches = batch.coverage.iter().filter(|span| !span.adds_up()).count();
         if mismatches > 0 {
             self.metrics.coverage_mismatches.inc_by(mismatches as u64);
-            if is_due(&mut lane.mismatch_logged) {
+            if is_due(&mut turn.mismatch_logged) {
                 let number = batch.manifest.number;
                 tracing::error!(
                     number,

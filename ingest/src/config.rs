@@ -25,6 +25,8 @@ pub struct IngestConfig {
     pub limits: Limits,
     /// How long a sender may take for the body of one request.
     pub body_timeout: Duration,
+    /// How long a request waits for the one before it, when its collector says that this is on its way.
+    pub follow_timeout: Duration,
     /// Bytes of all requests that are worked on at once, as sent; more are asked to come again. One without a Content-Length
     /// counts as the largest.
     pub in_flight_bytes: usize,
@@ -47,6 +49,7 @@ impl IngestConfig {
             body_bytes: 16 << 20,
             limits: Limits::default(),
             body_timeout: Duration::from_secs(30),
+            follow_timeout: Duration::from_secs(10),
             in_flight_bytes: 64 << 20,
             decoded_bytes: 256 << 20,
             key_lifetime: Duration::from_secs(5),

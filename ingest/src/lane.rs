@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::time::timeout;
 use whence_chain::Hash;
 use whence_model::{BatchId, CollectorId, Timestamp};
@@ -27,6 +28,14 @@ const TRY: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 pub struct Lane {
+    turn: tokio::sync::Mutex<Turn>,
+    /// Number of the newest batch that was stored here.
+    newest: watch::Sender<u64>,
+}
+
+/// What the batch whose turn it is goes by.
+#[derive(Default)]
+pub struct Turn {
     known: Option<Known>,
     pub ahead_logged: Option<Instant>,
     pub mismatch_logged: Option<Instant>,
@@ -64,11 +73,11 @@ impl Ingest {
     pub async fn store(&self, run: Vec<Checked>) -> Result<Confirmed, Refusal> {
         let Some(first) = run.first() else { return Err(Refusal::Internal(anyhow::anyhow!("an empty run"))) };
         let lane = self.lane(first.batch.manifest.collector);
-        let mut lane = lane.lock().await;
+        let mut turn = lane.turn.lock().await;
         let began = Instant::now();
         let received_at = Timestamp::now();
         let places = loop {
-            match self.try_store(&mut lane, &run, received_at).await {
+            match self.try_store(&mut turn, &run, received_at).await {
                 Err(Refusal::StoreUnavailable(StoreError::SessionEnded | StoreError::SessionBusy))
                     if began.elapsed() < TRY => {}
                 places => break places?,
@@ -80,16 +89,31 @@ impl Ingest {
             confirmed.number = checked.batch.manifest.number;
             if !matches!(place, Place::Stored) {
                 confirmed.stored = "new";
-                self.note_oddities(&checked.batch, received_at, &mut lane);
+                self.note_oddities(&checked.batch, received_at, &mut turn);
             }
             self.count(place, &checked.batch);
         }
+        lane.newest.send_if_modified(|newest| {
+            let is_newer = confirmed.number > *newest;
+            *newest = confirmed.number.max(*newest);
+            is_newer
+        });
         Ok(confirmed)
+    }
+
+    /// Waits until batch `number`, which comes in another request, is stored. Must not be waited for in a turn.
+    pub async fn follow(&self, collector: CollectorId, number: u64) -> Result<(), Refusal> {
+        let mut newest = self.lane(collector).newest.subscribe();
+        let patience = self.config.follow_timeout;
+        match timeout(patience, newest.wait_for(|newest| *newest >= number)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Refusal::NotFollowing { number, seconds: patience.as_secs() }),
+        }
     }
 
     async fn try_store(
         &self,
-        lane: &mut Lane,
+        turn: &mut Turn,
         run: &[Checked],
         received_at: Timestamp,
     ) -> Result<Vec<Place>, Refusal> {
@@ -97,7 +121,7 @@ impl Ingest {
         let mut rows: Vec<Rows> = run.iter().map(rows).collect();
         let batches = || rows.iter().map(|rows| rows.batch.clone()).collect();
         // Whatever goes wrong from here, the next batch asks anew.
-        let mut known = match lane.known.take().filter(|known| self.groups.is_current(known.writer)) {
+        let mut known = match turn.known.take().filter(|known| self.groups.is_current(known.writer)) {
             Some(known) => known,
             None => self.groups.claim(batches()).await?,
         };
@@ -110,14 +134,14 @@ impl Ingest {
         let places = match places {
             Ok(places) => places,
             Err(refusal) => {
-                lane.known = Some(known);
+                turn.known = Some(known);
                 return Err(refusal);
             }
         };
         let mut place = places.iter();
         rows.retain(|_| place.next().is_some_and(|place| !matches!(place, Place::Stored)));
         let Some(newest) = rows.last().map(|rows| rows.batch.clone()) else {
-            lane.known = Some(known);
+            turn.known = Some(known);
             return Ok(places);
         };
         if !known.leapt && places.iter().any(Place::leaps) {
@@ -136,7 +160,7 @@ impl Ingest {
         if known.newest.as_ref().is_none_or(|known| known.number < newest.number) {
             known.newest = Some(newest);
         }
-        lane.known = Some(known);
+        turn.known = Some(known);
         Ok(places)
     }
 
@@ -251,7 +275,7 @@ impl Ingest {
     }
 
     /// This collector's lane. Only collectors that enrolled get one.
-    fn lane(&self, collector: CollectorId) -> Arc<tokio::sync::Mutex<Lane>> {
+    fn lane(&self, collector: CollectorId) -> Arc<Lane> {
         let mut lanes = self.lanes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         lanes.entry(collector).or_default().clone()
     }

@@ -11,6 +11,9 @@ use crate::refusal::Refusal;
 
 /// Header by which a collector says that the batches `from-to` will never come.
 pub const MISSING_HEADER: &str = "whence-missing-batches";
+/// Header by which a collector says that batch N, which the first of these follows, is on its way in another request: this one
+/// waits for it, and is decompressed and checked meanwhile.
+const FOLLOWS_HEADER: &str = "whence-follows-batch";
 /// A body that is too large is read on up to this many times its limit, so that its sender sees the answer.
 const PATIENCE: usize = 8;
 
@@ -40,6 +43,11 @@ fn require(
 pub fn declared_missing(headers: &HeaderMap) -> Option<(u64, u64)> {
     let (from, to) = headers.get(MISSING_HEADER)?.to_str().ok()?.split_once('-')?;
     Some((from.trim().parse().ok()?, to.trim().parse().ok()?))
+}
+
+/// The batch before these that is on its way. None when none is, or it cannot be read.
+pub fn follows(headers: &HeaderMap) -> Option<u64> {
+    headers.get(FOLLOWS_HEADER)?.to_str().ok()?.trim().parse().ok()
 }
 
 /// All of the body.

@@ -84,6 +84,10 @@ pub enum Refusal {
     #[error("batch {number} does not follow batch {last}, the newest that is stored; send batch {next}, or say which are missing with the header {header}: {next}-{before}", header = crate::receive::MISSING_HEADER)]
     OutOfOrder { number: u64, last: u64, next: u64, before: u64, next_sequence: u64 },
     #[error(
+        "batch {number}, which this one follows, was not stored here within {seconds} s; send this one again when it is"
+    )]
+    NotFollowing { number: u64, seconds: u64 },
+    #[error(
         "batch {number} was stored before with other contents; two collectors may use one id: start one of them with a new spool directory"
     )]
     ConflictingBatch { number: u64, last: u64 },
@@ -138,6 +142,7 @@ impl Refusal {
             Self::EnrolmentRefused { .. } => (StatusCode::CONFLICT, "enrolment_refused"),
             Self::ContentsChanged { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "contents_changed"),
             Self::OutOfOrder { .. } => (StatusCode::CONFLICT, "out_of_order"),
+            Self::NotFollowing { .. } => (StatusCode::CONFLICT, "not_following"),
             Self::ConflictingBatch { .. } => (StatusCode::CONFLICT, "conflicting_batch"),
             Self::BrokenChain { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "broken_chain"),
             Self::TooManyMonths { .. } | Self::TooManyMonthsOfEvents { .. } => {

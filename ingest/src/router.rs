@@ -35,7 +35,7 @@ pub struct Ingest {
     pub config: IngestConfig,
     pub keys: Keys,
     pub groups: Groups,
-    pub lanes: Mutex<HashMap<CollectorId, Arc<tokio::sync::Mutex<Lane>>>>,
+    pub lanes: Mutex<HashMap<CollectorId, Arc<Lane>>>,
     pub enrolling: tokio::sync::Mutex<()>,
     pub metrics: Metrics,
     pub registry: Registry,

@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 use whence_chain::SigningKey;
 use whence_collector::seal::{Link, Sealer};
-use whence_collector::ship::{Answer, Client, Enrolment};
+use whence_collector::ship::{Answer, Before, Client, Enrolment};
 use whence_collector::spool::Waiting;
 use whence_model::{CollectorId, Timestamp};
 use whence_testkit::sample::shop_query;
@@ -116,7 +116,7 @@ impl Sender {
             let waiting = Waiting { number: batch.number, events: batch.event_count, bytes: batch.bytes };
             let began = Instant::now();
             loop {
-                match self.client.send(std::slice::from_ref(&waiting)).await {
+                match self.client.send(std::slice::from_ref(&waiting), Before::Confirmed).await {
                     Answer::Confirmed { .. } => break,
                     Answer::Later { after, .. } => {
                         again += 1;

@@ -1,4 +1,4 @@
-//! The HTTP side: one request at a time to one of several ingest URLs.
+//! The HTTP side: requests to one of several ingest URLs.
 //!
 //! A URL is used until it fails; then the next one is, in the order in which they were given and from the first again after
 //! the last. One that asked for a rest with `Retry-After` is passed over until the rest is over.
@@ -21,6 +21,8 @@ use crate::spool::Waiting;
 const LONGEST_REST: Duration = Duration::from_mins(5);
 /// Header by which a collector says that the batches `from-to` will never come.
 const MISSING_HEADER: &str = "whence-missing-batches";
+/// Header by which a collector says that batch N, which the first of these follows, is on its way in another request.
+const FOLLOWS_HEADER: &str = "whence-follows-batch";
 
 /// No client can be made of these settings.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +119,17 @@ pub struct Client {
     current: usize,
     enrolment: Enrolment,
     token: Option<SecretString>,
-    missing: Option<(u64, u64)>,
+}
+
+/// What ingest must know of those before to take the batches of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// Whatever is before them was confirmed.
+    Confirmed,
+    /// Batches from this one to this one will never come.
+    Missing(u64, u64),
+    /// This batch is on its way, in the request before.
+    OnItsWay(u64),
 }
 
 impl Client {
@@ -134,7 +146,7 @@ impl Client {
         let http = transport.client(urls)?;
         let endpoint = |url: &String| Endpoint { url: url.trim_end_matches('/').into(), rests_until: None };
         let urls = urls.iter().map(endpoint).collect();
-        Ok(Self { http, urls, current: 0, enrolment, token, missing: None })
+        Ok(Self { http, urls, current: 0, enrolment, token })
     }
 
     /// The URL in use.
@@ -143,25 +155,26 @@ impl Client {
     }
 
     /// Sends batches that follow each other, at least one, to the URL in use.
-    pub async fn send(&mut self, run: &[Waiting]) -> Answer {
+    pub fn send(&self, run: &[Waiting], before: Before) -> impl Future<Output = Answer> + Send + use<> {
         let mut request = self
             .http
             .post(format!("{}/v1/batches", self.url()))
             .header(CONTENT_TYPE, whence_wire::CONTENT_TYPE)
             .header(CONTENT_ENCODING, whence_wire::CONTENT_ENCODING)
             .body(run.iter().map(|batch| batch.bytes.as_slice()).collect::<Vec<_>>().concat());
-        if let Some((from, to)) = self.missing {
-            request = request.header(MISSING_HEADER, format!("{from}-{to}"));
+        match before {
+            Before::Confirmed => {}
+            Before::Missing(from, to) => request = request.header(MISSING_HEADER, format!("{from}-{to}")),
+            Before::OnItsWay(number) => request = request.header(FOLLOWS_HEADER, number),
         }
-        let answer = match request.send().await {
-            Ok(response) if response.status() == StatusCode::OK => confirmed(response, run).await,
-            Ok(response) => judge(response).await,
-            Err(error) => Answer::Later { reason: in_full(&error.without_url()), after: None },
-        };
-        if matches!(answer, Answer::Confirmed { .. }) {
-            self.missing = None;
+        let numbers: Vec<u64> = run.iter().map(|batch| batch.number).collect();
+        async move {
+            match request.send().await {
+                Ok(response) if response.status() == StatusCode::OK => confirmed(response, &numbers).await,
+                Ok(response) => judge(response).await,
+                Err(error) => Answer::Later { reason: in_full(&error.without_url()), after: None },
+            }
         }
-        answer
     }
 
     /// Makes this collector known to ingest.
@@ -194,11 +207,6 @@ impl Client {
     pub fn rest(&self) -> Duration {
         self.urls.get(self.current).map_or(Duration::ZERO, |endpoint| endpoint.rest(Instant::now()))
     }
-
-    /// Says with the next batch that batches `from` to `to` will never come.
-    pub fn declare_missing(&mut self, from: u64, to: u64) {
-        self.missing = Some((from, to));
-    }
 }
 
 impl Endpoint {
@@ -221,10 +229,9 @@ fn retry_after(value: &str) -> Option<Duration> {
     }
 }
 
-async fn confirmed(response: Response, run: &[Waiting]) -> Answer {
-    let known = |number: &u64| run.iter().any(|batch| batch.number == *number);
+async fn confirmed(response: Response, numbers: &[u64]) -> Answer {
     match response.json::<Confirmed>().await.map(|confirmed| confirmed.number) {
-        Ok(through) if known(&through) => Answer::Confirmed { through },
+        Ok(through) if numbers.contains(&through) => Answer::Confirmed { through },
         _ => Answer::Later { reason: "an answer that names no batch of the request".into(), after: None },
     }
 }

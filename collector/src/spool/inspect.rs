@@ -111,7 +111,8 @@ impl Contents {
     }
 
     fn waiting_in_segments(&self) -> impl Iterator<Item = (&Segment, &Record)> {
-        let records = self.segments.iter().flat_map(|segment| segment.records.iter().map(move |r| (segment, r)));
+        let records =
+            self.segments.iter().flat_map(|segment| segment.records.iter().map(move |r| (segment, r)));
         records.filter(|(_, record)| record.number > self.confirmed && !record.is_counted)
     }
 }

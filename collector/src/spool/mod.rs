@@ -249,25 +249,37 @@ impl Spool {
     /// events behind the first. Ends before one that cannot be read, unless that is the first, and with its segment: the next
     /// may be given up while they are on their way.
     pub fn oldest_run(&self, batches: usize, events: u32) -> Result<Vec<Waiting>, SpoolError> {
+        self.run(None, batches, events)
+    }
+
+    /// The same of those that follow batch `number`, which is on its way. None when the first of them cannot be read.
+    pub fn run_behind(&self, number: u64, batches: usize, events: u32) -> Vec<Waiting> {
+        self.run(Some(number), batches, events).unwrap_or_default()
+    }
+
+    fn run(&self, behind: Option<u64>, batches: usize, events: u32) -> Result<Vec<Waiting>, SpoolError> {
         let mut run = Vec::<Waiting>::new();
         let mut room = events;
+        let mut last = behind;
         let segment = self.waiting.front().map_or(0, |entry| entry.segment);
-        for entry in self.waiting.iter().take(batches) {
-            if self.uncounted.is_before(entry.head.number) {
+        let is_before = |entry: &&Entry| behind.is_some_and(|number| entry.head.number <= number);
+        for entry in self.waiting.iter().skip_while(is_before).take(batches) {
+            let Head { number, event_count, .. } = entry.head;
+            let follows = last.is_none_or(|last| number == last + 1 && entry.segment == segment);
+            let has_room = run.is_empty() || event_count <= room;
+            if !follows || !has_room || self.uncounted.is_before(number) {
                 break;
             }
-            if let Some(last) = run.last() {
-                let follows = entry.head.number == last.number + 1 && entry.segment == segment;
-                if !follows || entry.head.event_count > room {
-                    break;
-                }
-                room -= entry.head.event_count;
-            }
             match self.read(entry) {
-                Ok(waiting) => run.push(waiting),
                 Err(error) if run.is_empty() => return Err(error),
                 Err(_) => break,
+                Ok(waiting) if run.is_empty() => run.push(waiting),
+                Ok(waiting) => {
+                    room -= event_count;
+                    run.push(waiting);
+                }
             }
+            last = Some(number);
         }
         Ok(run)
     }

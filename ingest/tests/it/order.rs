@@ -1,10 +1,14 @@
 //! The chain: each batch follows the one before, and what is missing is declared.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use whence_ingest::IngestConfig;
+use whence_testkit::TestDatabase;
 use whence_wire::Batch;
 
-use crate::sender::{Collector, count, enrolled, events, post, query, refusal, send};
+use crate::sender::{Collector, TOKEN, config, count, enrolled, events, post, query, refusal, send};
 use crate::store::metric;
 
 fn post_declaring(batch: &Batch, missing: &str) -> Request<Body> {
@@ -22,8 +26,8 @@ async fn a_gap_must_be_declared_exactly() {
     let (status, problem) = send(&router, post(&fourth)).await;
     assert_eq!(status, StatusCode::CONFLICT);
     assert_eq!(
-        (problem["code"].as_str().unwrap(), problem["last_number"].as_u64()),
-        ("out_of_order", Some(1))
+        (problem["code"].as_str().unwrap(), &problem["last_number"], &problem["next_sequence"]),
+        ("out_of_order", &1.into(), &3.into())
     );
     assert!(problem["message"].as_str().unwrap().contains("whence-missing-batches: 2-3"), "{problem}");
     for wrong in ["1-3", "2-2", "3-3", "2-4", "x", "2", "-", "18446744073709551616-1"] {
@@ -100,4 +104,29 @@ async fn another_batch_of_a_stored_number_waits_for_a_person() {
     assert_eq!((status, problem["code"].as_str().unwrap()), (StatusCode::CONFLICT, "conflicting_batch"));
     assert_eq!(problem["last_number"], 1);
     assert_eq!(events(&database).await, 1);
+}
+
+#[tokio::test]
+async fn one_that_follows_another_waits_for_it_and_for_so_long() {
+    let database = TestDatabase::new("ingest_follows").await;
+    let router = whence_ingest::router(config(&database));
+    let impatient = IngestConfig { follow_timeout: Duration::from_millis(1), ..config(&database) };
+    let mut collector = Collector::new();
+    assert_eq!(send(&router, collector.enrolment(TOKEN)).await.0, StatusCode::CREATED);
+    let (first, second) = (collector.batch(1), collector.batch(1));
+    let follows = |batch: &Batch, before: u64| {
+        let mut request = post(batch);
+        request.headers_mut().insert("whence-follows-batch", before.into());
+        request
+    };
+    let answer = refusal(&whence_ingest::router(impatient), follows(&second, 1)).await;
+    assert_eq!(answer, (409, "not_following".into()));
+    assert_eq!(events(&database).await, 0);
+    // Whatever comes first.
+    let (second, first) = futures::join!(send(&router, follows(&second, 1)), send(&router, post(&first)));
+    assert_eq!((first.0, second.0), (StatusCode::OK, StatusCode::OK), "{} {}", first.1, second.1);
+    // One that is stored is waited for no longer.
+    let third = collector.batch(1);
+    assert_eq!(send(&router, follows(&third, 1)).await.1["number"], 3);
+    assert_eq!((events(&database).await, count(&database, "batches").await), (3, 3));
 }
