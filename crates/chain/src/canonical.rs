@@ -86,7 +86,7 @@ impl Encoder {
     }
 
     /// Texts are far shorter than 4 GiB: the wire refuses longer ones.
-    fn length(&mut self, value: usize) {
+    pub(crate) fn length(&mut self, value: usize) {
         self.u32(u32::try_from(value).unwrap_or(u32::MAX));
     }
 

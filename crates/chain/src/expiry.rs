@@ -48,6 +48,9 @@ pub struct Expiry {
     pub before: Timestamp,
     pub reason: String,
     pub declared_at: Timestamp,
+    /// Of these numbers, first and last, the collector had signed that it lost the batches on the way; what said so may be
+    /// among what was removed.
+    pub lost_batches: Vec<(u64, u64)>,
 }
 
 impl Expiry {
@@ -64,6 +67,15 @@ impl Expiry {
         encoder.timestamp(self.before);
         encoder.str(&self.reason);
         encoder.timestamp(self.declared_at);
+        // An addition, as in the canonical encoding.
+        if !self.lost_batches.is_empty() {
+            encoder.str("lost_batches");
+            encoder.length(self.lost_batches.len());
+            for (first, last) in &self.lost_batches {
+                encoder.u64(*first);
+                encoder.u64(*last);
+            }
+        }
         encoder.finish()
     }
 }

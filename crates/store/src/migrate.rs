@@ -52,6 +52,10 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "0005_external", sql: include_str!("../../../migrations/0005_external.sql") },
     Migration { name: "0006_proof", sql: include_str!("../../../migrations/0006_proof.sql") },
     Migration { name: "0007_claims", sql: include_str!("../../../migrations/0007_claims.sql") },
+    Migration {
+        name: "0008_expired_losses",
+        sql: include_str!("../../../migrations/0008_expired_losses.sql"),
+    },
 ];
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations

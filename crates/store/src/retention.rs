@@ -6,6 +6,7 @@
 //! away what tampering left. A run that was killed between declaring and removing is completed by the next.
 
 use std::fmt::Write as _;
+use std::ops::RangeInclusive;
 
 use chrono::{Datelike, NaiveDate};
 use clickhouse::Row;
@@ -15,7 +16,7 @@ use whence_chain::{Expired, Expiry, SigningKey};
 use whence_model::{CollectorId, Timestamp};
 
 use crate::read::Window;
-use crate::verify::{Finding, Outside, Scope, Step};
+use crate::verify::{Finding, Hole, Lost, Outside, Scope, Step};
 use crate::write::fresh_token;
 use crate::{Store, StoreError, codec};
 
@@ -37,6 +38,7 @@ pub struct ExpiryRow {
     pub reason: String,
     #[serde(with = "codec::timestamp")]
     pub declared_at: Timestamp,
+    pub lost_batches: Vec<(u64, u64)>,
     /// Of the service that declared it.
     #[serde(with = "codec::fixed")]
     pub public_key: [u8; 32],
@@ -57,6 +59,7 @@ impl ExpiryRow {
             before: expiry.before,
             reason: expiry.reason.clone(),
             declared_at: expiry.declared_at,
+            lost_batches: expiry.lost_batches.clone(),
             public_key: key.public().to_bytes(),
             signature: key.sign(&expiry.hash()),
         }
@@ -76,6 +79,7 @@ impl ExpiryRow {
             before: self.before,
             reason: self.reason.clone(),
             declared_at: self.declared_at,
+            lost_batches: self.lost_batches.clone(),
         })
     }
 }
@@ -112,6 +116,15 @@ struct SpanRow {
     events: u64,
 }
 
+/// A batch that has spans and no row of its own.
+#[derive(Row, Deserialize)]
+struct StrayRow {
+    #[serde(with = "clickhouse::serde::uuid")]
+    collector_id: Uuid,
+    #[serde(with = "clickhouse::serde::uuid")]
+    batch_id: Uuid,
+}
+
 impl Store {
     /// The declarations of a collector, or of all.
     pub async fn expiries(&self, collector: Option<CollectorId>) -> Result<Vec<ExpiryRow>, StoreError> {
@@ -134,14 +147,16 @@ impl Store {
             (Expired::Batches, batches_before, retention.batch_days),
         ] {
             for span in self.expiring(what, before).await? {
-                let Some(expiry) = self.expiry(&span, what, before, days, retention.now).await? else {
+                let Some(mut expiry) = self.expiry(&span, what, before, days, retention.now).await? else {
                     continue;
                 };
-                let findings = self.tampering_before(expiry.collector, before, retention.key).await?;
+                let (findings, lost) = self.tampering_before(expiry.collector, before, retention.key).await?;
                 if !findings.is_empty() {
                     retained.refused.extend(findings);
                     continue;
                 }
+                let lost = lost.of_collector(expiry.collector).map(RangeInclusive::into_inner);
+                expiry.lost_batches = lost.filter(|(_, last)| *last < expiry.last_batch).collect();
                 let row = ExpiryRow::new(&expiry, retention.key);
                 self.insert("expiries", &fresh_token(), [&row]).await?;
                 retained.declared.push(expiry);
@@ -201,15 +216,17 @@ impl Store {
             before,
             reason: format!("kept for {days} days"),
             declared_at: now,
+            lost_batches: Vec::new(),
         }))
     }
 
+    /// What does not verify, and the batches that were lost on the way.
     async fn tampering_before(
         &self,
         collector: CollectorId,
         before: Timestamp,
         key: &SigningKey,
-    ) -> Result<Vec<Finding>, StoreError> {
+    ) -> Result<(Vec<Finding>, Lost), StoreError> {
         let window = Some(Window { from: Timestamp(0), to: before });
         let scope = Scope { window, collector: Some(collector), instance: None };
         let mut service_keys = vec![key.public()];
@@ -218,12 +235,12 @@ impl Store {
             .extend(others.iter().filter_map(|row| whence_chain::PublicKey::from_bytes(&row.public_key)));
         let outside = Outside { service_keys, heads: Vec::new() };
         let mut findings = Vec::new();
-        self.verify_against(&scope, &outside, |step| match step {
+        let sink = |step| match step {
             Step::Finding(finding) if finding.kind.is_tampering() => findings.push(finding),
             _ => {}
-        })
-        .await?;
-        Ok(findings)
+        };
+        let (_, lost) = self.verify_and_know_lost(&scope, &outside, sink).await?;
+        Ok((findings, lost))
     }
 
     /// Removes the events and spans of batches that are declared so, and what senders that sign nothing sent before
@@ -244,7 +261,26 @@ impl Store {
         }
         let Some(expired) = self.expired_sql(Expired::Contents, "number").await? else { return Ok(()) };
         let spans = format!("batch_id IN (SELECT batch_id FROM batches WHERE {expired})");
-        self.remove("coverage", &spans).await
+        self.remove("coverage", &spans).await?;
+        self.remove_lost_spans().await
+    }
+
+    /// Removes the spans of batches that were lost when a part of them had been written, where they expired. Their events
+    /// go with those of the other batches, by their numbers.
+    async fn remove_lost_spans(&self) -> Result<(), StoreError> {
+        let mut lost = Lost::default();
+        for row in self.expiries(None).await? {
+            lost.add(CollectorId(row.collector_id), row.lost_batches.into_iter().map(Hole::from));
+        }
+        let sql = "SELECT DISTINCT collector_id, batch_id FROM coverage
+            WHERE batch_id NOT IN (SELECT batch_id FROM batches) ORDER BY collector_id";
+        let mut strays: Vec<StrayRow> = self.ask_to_verify(sql).fetch_all().await?;
+        strays.retain(|row| lost.of_spans(CollectorId(row.collector_id), row.batch_id).is_some());
+        if strays.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<String> = strays.iter().map(|row| format!("'{}'", row.batch_id)).collect();
+        self.mutate(&format!("ALTER TABLE coverage DELETE WHERE batch_id IN ({})", ids.join(","))).await
     }
 
     async fn remove_batches(&self) -> Result<(), StoreError> {

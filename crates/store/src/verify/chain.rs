@@ -133,7 +133,7 @@ pub async fn walk<F: FnMut(Step)>(
         store,
         plan: *plan,
         key,
-        links: Links::new(plan.collector, plan.before.is_none(), expiries.end()),
+        links: Links::new(plan.collector, plan.before.is_none(), &expiries),
         expiries,
         waiting: VecDeque::new(),
         next: Some(plan.before.unwrap_or(plan.first)),
@@ -282,8 +282,8 @@ impl Walk<'_> {
             if let Some(finding) = contents.finding() {
                 report.find(finding.clone());
             }
+            self.links.declare(contents.gaps.iter().map(|(_, gap)| *gap), &contents.lost_batches);
             for (sequence, gap) in &contents.gaps {
-                self.links.declare(*gap);
                 report.find(Finding {
                     kind: Kind::EventsLost,
                     collector: self.plan.collector,

@@ -1,8 +1,10 @@
 //! What a batch holds: its events in the order of their sequence numbers, and its coverage spans in theirs.
 
+use std::ops::RangeInclusive;
+
 use chrono::Datelike;
 use whence_chain::{Hash, content_hash, coverage_hash};
-use whence_model::{BatchId, CollectorId, Coverage, Gap, Timestamp};
+use whence_model::{BatchId, CollectorId, Coverage, Gap, Life, Provider, Timestamp};
 
 use super::event::Judged;
 use super::manifest::Sealed;
@@ -17,6 +19,8 @@ pub struct Contents {
     id: BatchId,
     /// The gaps that its events declare.
     pub gaps: Vec<(u64, Gap)>,
+    /// The batches that its spans tell to be lost.
+    pub lost_batches: Vec<RangeInclusive<u64>>,
     next_sequence: u64,
     event_hashes: Vec<Hash>,
     /// Of the events: the first and the last.
@@ -47,6 +51,7 @@ impl Contents {
             next_sequence: sealed.row.first_sequence,
             sealed,
             gaps: Vec::new(),
+            lost_batches: Vec::new(),
             event_hashes: Vec::new(),
             times: None,
             events_received: Vec::new(),
@@ -157,6 +162,10 @@ impl Contents {
         let different = self.close_span();
         self.span_received = Some(row.received_at);
         self.coverage_hashes.push(coverage_hash(&coverage));
+        if coverage.provider == Some(Provider::Collector) {
+            let life = coverage.detail.as_deref().map(Life::parse);
+            self.lost_batches.extend(life.unwrap_or_default().lost_batches);
+        }
         different
     }
 

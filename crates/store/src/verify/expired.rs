@@ -1,5 +1,7 @@
 //! What retention removed: declared and signed, so that it is told apart from what somebody else removed.
 
+use std::ops::RangeInclusive;
+
 use whence_chain::{Expired, Expiry, PublicKey};
 use whence_model::{CollectorId, Timestamp};
 
@@ -100,6 +102,13 @@ impl Expiries {
             next_sequence: last.last_sequence.saturating_add(1),
             hashes: [last.head; 2],
         })
+    }
+
+    /// Batches that were lost on the way, of which only the declarations may tell any more: each of those that expired.
+    pub fn lost_batches(&self) -> Vec<RangeInclusive<u64>> {
+        let lost = self.0.iter().flat_map(|expiry| expiry.lost_batches.iter().zip(std::iter::repeat(expiry)));
+        let lost = lost.filter(|((_, last), expiry)| *last <= expiry.last_batch);
+        lost.map(|((first, last), _)| *first..=*last).collect()
     }
 
     /// Compares a batch that is there with what declarations say of it.

@@ -6,6 +6,7 @@ use std::ops::{Range, RangeInclusive};
 use whence_chain::{Hash, NO_BATCH};
 use whence_model::{CollectorId, Gap, LossReason, Sequence};
 
+use super::expired::Expiries;
 use super::manifest::Sealed;
 use super::{Finding, Kind};
 
@@ -19,19 +20,40 @@ pub struct End {
 }
 
 /// Batches that are not there.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Hole {
     first: u64,
     last: u64,
     first_sequence: Sequence,
     /// How many events they had.
     events: u64,
-    /// How many of these the collector declared to have lost in its spool. A gap among them is told again and also counts as
-    /// an event that was lost.
+    /// Those of them, first and last, that nobody has signed to be lost by number.
+    unnamed: Vec<(u64, u64)>,
+    /// How many of their events the collector declared to have lost in its spool. A gap among them is told again and also
+    /// counts as an event that was lost.
     declared: u64,
+    /// Whether a batch declared that without naming any: collectors of before did.
+    by_count: bool,
 }
 
 impl Hole {
+    fn new(first: u64, last: u64, first_sequence: Sequence, events: u64) -> Self {
+        let unnamed = vec![(first, last)];
+        Self { first, last, first_sequence, events, unnamed, declared: 0, by_count: false }
+    }
+
+    /// Takes that these batches are lost.
+    fn name(&mut self, lost: &[RangeInclusive<u64>]) {
+        for lost in lost {
+            let beside = |(first, last): (u64, u64)| {
+                let before = (first, last.min(lost.start().saturating_sub(1)));
+                [before, (first.max(lost.end().saturating_add(1)), last)]
+            };
+            let unnamed = std::mem::take(&mut self.unnamed).into_iter().flat_map(beside);
+            self.unnamed = unnamed.filter(|(first, last)| first <= last).collect();
+        }
+    }
+
     /// The numbers of the batches.
     pub fn batches(&self) -> RangeInclusive<u64> {
         self.first..=self.last
@@ -43,7 +65,15 @@ impl Hole {
     }
 
     fn is_declared(&self) -> bool {
-        self.declared > 0 && self.declared >= self.events
+        let is_counted = self.by_count && self.declared > 0 && self.declared >= self.events;
+        self.unnamed.is_empty() || is_counted
+    }
+}
+
+/// Of batches, first and last, no more is known than that they were lost.
+impl From<(u64, u64)> for Hole {
+    fn from((first, last): (u64, u64)) -> Self {
+        Self::new(first, last, 0, 0)
     }
 }
 
@@ -56,6 +86,8 @@ pub struct Links {
     from_start: bool,
     /// The last batch that retention may have removed.
     expired: Option<End>,
+    /// Batches of which retention declared that they were lost, when it removed what said so.
+    expired_lost: Vec<RangeInclusive<u64>>,
     holes: VecDeque<Hole>,
     /// Those of which the collector signed that it lost the batches.
     lost: Vec<Hole>,
@@ -63,8 +95,10 @@ pub struct Links {
 
 impl Links {
     /// `from_start`: the chain is walked from batch 1, or from what is left behind `expired`.
-    pub fn new(collector: CollectorId, from_start: bool, expired: Option<End>) -> Self {
-        Self { collector, end: None, from_start, expired, holes: VecDeque::new(), lost: Vec::new() }
+    pub fn new(collector: CollectorId, from_start: bool, expiries: &Expiries) -> Self {
+        let (expired, expired_lost) = (expiries.end(), expiries.lost_batches());
+        let (holes, lost) = (VecDeque::new(), Vec::new());
+        Self { collector, end: None, from_start, expired, expired_lost, holes, lost }
     }
 
     /// What the batch of this number must hang on; none when that cannot be known.
@@ -86,8 +120,9 @@ impl Links {
             if before.number.saturating_add(1) < number {
                 let events = first.saturating_sub(before.next_sequence);
                 let (first, last) = (before.number + 1, number - 1);
-                let first_sequence = before.next_sequence;
-                self.holes.push_back(Hole { first, last, first_sequence, events, declared: 0 });
+                let mut hole = Hole::new(first, last, before.next_sequence, events);
+                hole.name(&self.expired_lost);
+                self.holes.push_back(hole);
                 if batch.row.first_sequence < before.next_sequence {
                     let expected = format!("first_sequence {} or more", before.next_sequence);
                     batch.find(Kind::BrokenLink, None, expected, batch.row.first_sequence.to_string());
@@ -104,29 +139,31 @@ impl Links {
         self.end = Some(End { number, next_sequence: batch.row.next_sequence(), hashes });
     }
 
-    /// Takes a gap that the collector signed: it may account for batches that are missing before it.
-    pub fn declare(&mut self, gap: Gap) {
-        let from_spool =
-            matches!(gap.reason, LossReason::SpoolFull | LossReason::SpoolCorrupt | LossReason::Refused);
-        if !from_spool {
-            return;
-        }
-        let mut events = gap.events;
+    /// Takes what a batch tells of losses, as the collector signed it: its gaps, and the numbers of `lost` batches. They may
+    /// account for batches that are missing before it.
+    pub fn declare(&mut self, gaps: impl IntoIterator<Item = Gap>, lost: &[RangeInclusive<u64>]) {
+        let from_spool = |gap: &Gap| {
+            matches!(gap.reason, LossReason::SpoolFull | LossReason::SpoolCorrupt | LossReason::Refused)
+        };
+        let mut events: u64 =
+            gaps.into_iter().filter(from_spool).map(|gap| gap.events).fold(0, u64::saturating_add);
         for hole in self.holes.iter_mut().filter(|hole| !hole.is_declared()) {
-            let taken = events.min(hole.events - hole.declared);
+            let taken = events.min(hole.events.saturating_sub(hole.declared));
             hole.declared += taken;
+            hole.by_count |= taken > 0 && lost.is_empty();
             events -= taken;
-            if events == 0 {
-                return;
-            }
+        }
+        for hole in &mut self.holes {
+            hole.name(lost);
         }
     }
 
     /// Batches that are missing and of which all that is known is known.
     pub fn accounted(&mut self) -> Option<Finding> {
         let hole = self.holes.pop_front_if(|hole| hole.is_declared())?;
+        let finding = self.finding(&hole, Kind::BatchesLost);
         self.lost.push(hole);
-        Some(self.finding(&hole, Kind::BatchesLost))
+        Some(finding)
     }
 
     /// Batches that are missing and not declared, when the chain has ended.

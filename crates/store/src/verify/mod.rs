@@ -37,7 +37,8 @@ pub use outside::{KnownHead, Outside};
 use whence_chain::{Hash, PublicKey};
 use whence_model::{CollectorId, InstanceId, Timestamp};
 
-use self::unproven::Lost;
+pub(crate) use self::link::Hole;
+pub(crate) use self::unproven::Lost;
 use crate::read::Window;
 use crate::{Store, StoreError};
 
@@ -133,6 +134,16 @@ impl Store {
         outside: &Outside,
         sink: impl FnMut(Step),
     ) -> Result<Summary, StoreError> {
+        Ok(self.verify_and_know_lost(scope, outside, sink).await?.0)
+    }
+
+    /// The same, and which batches were lost on the way.
+    pub(crate) async fn verify_and_know_lost(
+        &self,
+        scope: &Scope,
+        outside: &Outside,
+        sink: impl FnMut(Step),
+    ) -> Result<(Summary, Lost), StoreError> {
         let now = Timestamp::now();
         let mut report = Report { sink, summary: Summary::default() };
         let keys = self.service_keys_known(outside).await?;
@@ -153,7 +164,7 @@ impl Store {
         strays::coverage(self, scope, &collectors, now, &mut lost, &mut report).await?;
         report.summary.unsigned = strays::unsigned(self, scope, &collectors).await?;
         unwatched::spans(self, scope, now, &mut report).await?;
-        Ok(report.summary)
+        Ok((report.summary, lost))
     }
 
     /// Looks only whether the heads that are known outside of ClickHouse are in the chains.

@@ -30,9 +30,14 @@ struct Current {
 }
 
 impl Lost {
-    /// Takes what `collector` lost.
-    pub fn add(&mut self, collector: CollectorId, holes: Vec<Hole>) {
-        self.holes.insert(collector, holes);
+    /// Takes what `collector` lost, all of it before the first question.
+    pub fn add(&mut self, collector: CollectorId, holes: impl IntoIterator<Item = Hole>) {
+        self.holes.entry(collector).or_default().extend(holes);
+    }
+
+    /// The numbers of the lost batches of `collector`, first and last.
+    pub fn of_collector(&self, collector: CollectorId) -> impl Iterator<Item = RangeInclusive<u64>> {
+        self.holes.get(&collector).into_iter().flatten().map(Hole::batches)
     }
 
     /// The lost batch that events of this id and these sequences can have come with. To be asked in the order of

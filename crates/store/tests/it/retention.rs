@@ -1,13 +1,13 @@
 //! Retention: what was declared verifies as expired, and nothing else does.
 
 use whence_chain::SigningKey;
-use whence_model::{CoverageState, Event, Timestamp};
+use whence_model::{CoverageState, Event, LossReason, Timestamp};
 use whence_store::verify::{Kind, Outside, Scope};
 use whence_store::{Retention, Store};
 use whence_testkit::Sender;
 
 use crate::events::{SECOND, coverage, query};
-use crate::verify::{Audit, Told, copy, delete, update, verify_against};
+use crate::verify::{Audit, Told, copy, delete, gap, names_lost, update, verify_against};
 
 const DAY: i64 = 86_400 * SECOND;
 /// 2026-07-15, the day of the first batch; each month has one.
@@ -119,6 +119,65 @@ async fn what_does_not_verify_is_not_removed() {
     let retained = audit.store().retain(retention(&key, 60, 60)).await.unwrap();
     assert_eq!((retained.declared.len(), retained.refused[0].kind), (0, Kind::EventChanged));
     assert_eq!(audit.numbers("SELECT count() FROM events").await, [16]);
+}
+
+#[tokio::test]
+async fn a_loss_on_the_way_is_still_known_when_what_told_of_it_expired() {
+    let key = SigningKey::generate();
+    let mut audit = Audit::empty("retention_lost").await;
+    let mut sender = Sender::default();
+    sender.enroll(audit.store()).await;
+    let at = |seconds| FIRST.plus_ns(seconds * SECOND);
+    let four = |from: Timestamp| (0..4).map(|ns| query(0, from.plus_ns(ns))).collect::<Vec<Event>>();
+    let span = |from: Timestamp| [coverage("db1", from, from.plus_ns(SECOND), CoverageState::Watched)];
+    // Batch 2 was lost when its events and spans had been written; 3 held spans alone, and was lost before.
+    for number in 1..=3 {
+        let events = if number < 3 { four(at(number)) } else { Vec::new() };
+        let batch = sender.seal(events, &span(at(number)), at(number + 1));
+        if number == 1 {
+            batch.write(audit.store()).await;
+        } else if number == 2 {
+            audit.insert("events", &batch.events).await;
+            audit.insert("coverage", &batch.coverage).await;
+        }
+    }
+    let gap = Event { started_at: at(5), ..gap(LossReason::SpoolCorrupt, 4) };
+    sender.seal(vec![gap], &[names_lost(vec![2..=3])], at(6)).write(audit.store()).await;
+    // Batches 5 to 7, of August to October.
+    for month in 1..BATCHES {
+        let at = FIRST.plus_ns(i64::try_from(month).unwrap() * 31 * DAY);
+        sender.seal(four(at), &span(at), at.plus_ns(SECOND)).write(audit.store()).await;
+    }
+    let told = verify(&audit, &pinned(&key)).await;
+    assert_eq!((told.tampering(), told.notices(Kind::Unproven)), (vec![], 2));
+
+    let retained = audit.store().retain(retention(&key, 60, 1000)).await.unwrap();
+    assert_eq!((retained.declared.len(), retained.refused.len()), (1, 0));
+    let declared = &retained.declared[0];
+    assert_eq!((declared.last_batch, &declared.lost_batches), (5, &vec![(2, 3)]));
+    // What nothing proves went with the rest.
+    assert_eq!(audit.numbers("SELECT min(sequence) FROM events").await, [14]);
+    assert_eq!(audit.numbers("SELECT count() FROM coverage").await, [2]);
+    let told = verify(&audit, &pinned(&key)).await;
+    assert_eq!(told.tampering(), []);
+    assert_eq!((told.notices(Kind::BatchesLost), told.notices(Kind::Unproven)), (1, 0));
+
+    audit.keep().await;
+    let longer = update("expiries", "lost_batches = [(2, 4)]", "what = 'contents'");
+    for (sql, kind) in [(delete("batches", "number = 4"), Kind::BatchesMissing), (longer, Kind::ExpiryForged)]
+    {
+        audit.run(&sql).await;
+        let told = verify(&audit, &pinned(&key)).await;
+        assert!(told.tampering().iter().any(|(found, ..)| *found == kind), "{sql}: {:#?}", told.findings);
+        audit.restore().await;
+    }
+
+    // It stands in the way of no later run, and goes with the batches' rows.
+    let later = Retention { now: NOW.plus_ns(31 * DAY), ..retention(&key, 60, 60) };
+    let retained = audit.store().retain(later).await.unwrap();
+    assert_eq!((retained.declared.len(), retained.refused.len()), (2, 0));
+    assert_eq!(audit.numbers("SELECT number FROM batches ORDER BY number").await, [7]);
+    assert_eq!(verify(&audit, &pinned(&key)).await.tampering(), []);
 }
 
 #[tokio::test]

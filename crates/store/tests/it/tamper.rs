@@ -154,6 +154,7 @@ const EXPIRY_COLUMNS: &[&str] = &[
     "before = before + toIntervalDay(1)",
     "reason = 'because'",
     "declared_at = now64(9)",
+    "lost_batches = arrayPushBack(lost_batches, (1, 2))",
     "public_key = reverse(public_key)",
     "signature = reverse(signature)",
 ];

@@ -1,9 +1,12 @@
 //! What was signed verifies as clean; whatever is changed afterwards is found, and named.
 
+use std::ops::RangeInclusive;
+
 use clickhouse::{Row, RowOwned, RowRead, RowWrite};
 use secrecy::ExposeSecret;
 use whence_model::{
-    BatchId, CollectorId, Coverage, CoverageState, Event, EventKind, Gap, LossReason, Timestamp,
+    BatchId, CollectorId, Coverage, CoverageState, Event, EventKind, Gap, Life, LossReason, Provider,
+    Timestamp,
 };
 use whence_store::read::Window;
 use whence_store::verify::{Chain, Finding, Kind, Outside, Scope, Step, Summary};
@@ -465,6 +468,43 @@ async fn a_loss_that_was_signed_is_no_tampering() {
     assert_eq!(told.tampering(), []);
     assert_eq!((told.notices(Kind::BatchesLost), told.notices(Kind::EventsLost)), (1, 2));
     assert_eq!(told.notices(Kind::Unwatched), 0);
+}
+
+/// The collector's own span, which tells that these batches are lost.
+pub fn names_lost(lost_batches: Vec<RangeInclusive<u64>>) -> Coverage {
+    let detail = Some(Life { lost_batches, ..Life::default() }.to_string());
+    let span = coverage("db1", start(0), start(1), CoverageState::Watched);
+    Coverage { provider: Some(Provider::Collector), detail, ..span }
+}
+
+#[tokio::test]
+async fn lost_batches_that_their_collector_named_are_no_tampering_and_only_those() {
+    let audit = Audit::empty("verify_named_loss").await;
+    let mut sender = Sender::default();
+    sender.enroll(audit.store()).await;
+    sender.seal(events(1), &[], start(2)).write(audit.store()).await;
+    // Batches 2, 5 and 7 held coverage alone, and 6 events too.
+    sender.seal(vec![], &spans(2), start(3));
+    sender.seal(vec![], &spans(3), start(4)).write(audit.store()).await;
+    sender.seal(events(4), &spans(4), start(5)).write(audit.store()).await;
+    for number in 5..=7 {
+        let events = if number == 6 { events(6) } else { vec![] };
+        sender.seal(events, &spans(number), start(number + 1));
+    }
+    let counted = vec![gap(LossReason::SpoolFull, EVENTS)];
+    sender.seal(counted, &[names_lost(vec![2..=2, 5..=6])], start(9)).write(audit.store()).await;
+    // All events are counted, and yet the last batch may have been removed.
+    let told = audit.verify().await;
+    assert_eq!(told.tampering(), [(Kind::BatchesMissing, Some(5), None)]);
+    assert_eq!(told.notices(Kind::BatchesLost), 1);
+    sender.seal(vec![], &[names_lost(vec![7..=7])], start(10)).write(audit.store()).await;
+    let told = audit.verify().await;
+    assert_eq!((told.tampering(), told.notices(Kind::BatchesLost)), (vec![], 2));
+
+    // One beside them that held coverage alone.
+    audit.run(&delete("batches", "number = 3")).await;
+    audit.run(&delete("coverage", &format!("batch_id = '{}'", BatchId::derive(sender.id, 3)))).await;
+    assert_eq!(audit.verify().await.tampering(), [(Kind::BatchesMissing, Some(2), None)]);
 }
 
 #[tokio::test]
