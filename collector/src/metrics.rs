@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use whence_model::LossReason;
+use whence_model::{Flaws, LossReason};
 
 use crate::ship;
 
@@ -33,6 +33,9 @@ pub struct Metrics {
     pub events: Counter,
     pub events_filtered: Counter,
     lost: Family<Reason, Counter>,
+    fields_unreadable: Counter,
+    texts_cut: Counter,
+    ends_unmatched: Counter,
     pub batches_sealed: Counter,
     pub spool_failures: Counter,
     pub backlog_batches: Gauge,
@@ -48,6 +51,12 @@ impl Metrics {
         let filtered = self.events_filtered.clone();
         registry.register("events_filtered", "events that rules left out", filtered);
         registry.register("events_lost", "events lost, by reason", self.lost.clone());
+        let fields = self.fields_unreadable.clone();
+        registry.register("fields_unreadable", "fields that could not be read in a server's memory", fields);
+        let texts = self.texts_cut.clone();
+        registry.register("texts_cut", "SQL texts cut further than the limit, for want of room", texts);
+        let ends = self.ends_unmatched.clone();
+        registry.register("ends_unmatched", "commands that were under way when a watch began", ends);
         registry.register("batches_sealed", "batches put into the spool", self.batches_sealed.clone());
         registry.register(
             "spool_failures",
@@ -63,6 +72,12 @@ impl Metrics {
 
     pub fn count_lost(&self, reason: LossReason, events: u64) {
         self.lost.get_or_create(&Reason { reason: reason.as_str() }).inc_by(events);
+    }
+
+    pub fn count_flaws(&self, flaws: Flaws) {
+        self.fields_unreadable.inc_by(flaws.fields_unreadable);
+        self.texts_cut.inc_by(flaws.texts_cut);
+        self.ends_unmatched.inc_by(flaws.ends_unmatched);
     }
 
     pub fn set_servers(&self, states: impl Iterator<Item = whence_model::CoverageState>) {

@@ -66,7 +66,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         ring,
         decoder: Decoder::new(identity.id, recovery.link.sequence, policy.clone()),
         policy,
-        sealer: Sealer::new(identity.id, identity.key, recovery.link),
+        sealer: Sealer::new(identity.id, identity.key, recovery.link)?,
         spool: spool.clone(),
         accounts,
         findings,

@@ -283,7 +283,7 @@ fn schemas() -> Value {
             &[
                 ("first_known", time()), ("watched", many("Span")), ("not_running", many("Span")),
                 ("unwatched", many("Span")), ("seen", number()), ("stored", number()), ("filtered", number()),
-                ("filtered_by", counts.clone()), ("lost", counts.clone()), ("details", texts),
+                ("filtered_by", counts.clone()), ("lost", counts.clone()), ("flaws", counts.clone()), ("details", texts),
             ],
         ].concat()),
         "Coverage": object(&coverage),

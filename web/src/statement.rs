@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use whence_model::Timestamp;
+use whence_model::{Flaws, Timestamp};
 use whence_store::read::{EventFilter, InstanceCoverage, Span, Window};
 
 use crate::text;
@@ -163,6 +163,7 @@ pub struct ServerCoverage<'a> {
     filtered: u64,
     filtered_by: &'a BTreeMap<String, u64>,
     lost: &'a BTreeMap<String, u64>,
+    flaws: Flaws,
     details: &'a [String],
 }
 
@@ -192,6 +193,7 @@ impl<'a> From<&'a InstanceCoverage> for ServerCoverage<'a> {
             filtered: server.filtered,
             filtered_by: &server.filtered_by,
             lost: &server.lost,
+            flaws: server.flaws,
             details: &server.details,
         }
     }
@@ -199,7 +201,7 @@ impl<'a> From<&'a InstanceCoverage> for ServerCoverage<'a> {
 
 #[cfg(test)]
 mod tests {
-    use whence_model::InstanceId;
+    use whence_model::{Flaws, InstanceId};
 
     use super::*;
 
@@ -218,6 +220,7 @@ mod tests {
             not_running: vec![],
             unwatched: vec![],
             details: vec![],
+            flaws: Flaws::default(),
             seen: 0,
             stored: 0,
             filtered: 0,

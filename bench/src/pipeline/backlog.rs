@@ -42,7 +42,7 @@ pub async fn ship(parts: &Parts, directory: &Path, events: u64) -> anyhow::Resul
         host: "db1.example".into(),
     };
     let client = parts.client(enrolment)?;
-    let mut sealer = Sealer::new(identity.id, identity.key, Link::FIRST);
+    let mut sealer = Sealer::new(identity.id, identity.key, Link::FIRST)?;
     let began = Timestamp::now();
     for number in 0..events {
         sealer.event(shop_query(number, began.plus_ns(i64::try_from(number * 1_000)?)));

@@ -81,7 +81,7 @@ impl Sender {
             host: format!("db{number}"),
         };
         let client = parts.client(enrolment)?;
-        Ok(Self { client, sealer: Sealer::new(id, key, Link::FIRST) })
+        Ok(Self { client, sealer: Sealer::new(id, key, Link::FIRST)? })
     }
 
     /// Seals what came meanwhile when a collector would, and sends until it is confirmed.

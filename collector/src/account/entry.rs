@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use whence_abi::record::Counters;
-use whence_model::{Coverage, CoverageState, LossReason, Provider, Server, Timestamp};
+use whence_model::{Coverage, CoverageState, Flaws, LossReason, Provider, Server, Timestamp};
 
 use crate::discover::ProcessId;
 
 /// What of the kernel's counters is in the account already.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Counted {
+pub struct Counted {
     ring_full: u64,
     table_full: u64,
+    #[serde(default)]
+    flaws: Flaws,
     /// By the name of the rule.
     #[serde(default)]
     filtered: BTreeMap<String, u64>,
@@ -35,6 +37,8 @@ pub struct Account {
     #[serde(default)]
     filtered: BTreeMap<String, u64>,
     pub lost: BTreeMap<LossReason, u64>,
+    #[serde(default)]
+    flaws: Flaws,
     counted: Counted,
 }
 
@@ -50,6 +54,7 @@ impl Account {
             stored: 0,
             filtered: BTreeMap::new(),
             lost: BTreeMap::new(),
+            flaws: Flaws::default(),
             counted: Counted::default(),
         }
     }
@@ -77,7 +82,7 @@ impl Account {
             filtered,
             filtered_by: self.filtered.clone(),
             lost: self.lost.clone(),
-            detail: self.detail.clone(),
+            detail: self.detail.clone().or_else(|| (!self.flaws.is_empty()).then(|| self.flaws.to_string())),
         })
     }
 
@@ -88,6 +93,7 @@ impl Account {
         self.stored = 0;
         self.filtered.clear();
         self.lost.clear();
+        self.flaws = Flaws::default();
         span
     }
 
@@ -118,19 +124,36 @@ impl Account {
         self.counted.filtered = counts;
     }
 
-    /// Takes in the kernel's counters; the answer is what was lost since they were taken in last.
-    pub fn count_lost(&mut self, counters: &Counters) -> Vec<(LossReason, u64)> {
-        let before = Counters {
-            ring_full: self.counted.ring_full,
-            table_full: self.counted.table_full,
-            ..Counters::default()
-        };
-        let losses = crate::decode::losses(&before, counters);
-        self.counted.ring_full = counters.ring_full;
-        self.counted.table_full = counters.table_full;
+    /// Takes in the kernel's counters; the answer is what was lost since they were taken in last, and what was not whole.
+    pub fn count(&mut self, counters: &Counters) -> (Vec<(LossReason, u64)>, Flaws) {
+        let (losses, flaws) = self.counted.count(counters);
         for &(reason, events) in &losses {
             *self.lost.entry(reason).or_default() += events;
         }
-        losses
+        self.flaws += flaws;
+        (losses, flaws)
+    }
+}
+
+impl Counted {
+    /// Takes in the kernel's counters, as [`Account::count`] does.
+    pub fn count(&mut self, counters: &Counters) -> (Vec<(LossReason, u64)>, Flaws) {
+        let lost = [
+            (LossReason::RingFull, counters.ring_full.saturating_sub(self.ring_full)),
+            (LossReason::TableFull, counters.table_full.saturating_sub(self.table_full)),
+        ];
+        let flaws = Flaws {
+            fields_unreadable: counters.fields_unreadable.saturating_sub(self.flaws.fields_unreadable),
+            texts_cut: counters.sql_cut.saturating_sub(self.flaws.texts_cut),
+            ends_unmatched: counters.unmatched.saturating_sub(self.flaws.ends_unmatched),
+        };
+        self.ring_full = counters.ring_full;
+        self.table_full = counters.table_full;
+        self.flaws = Flaws {
+            fields_unreadable: counters.fields_unreadable,
+            texts_cut: counters.sql_cut,
+            ends_unmatched: counters.unmatched,
+        };
+        (lost.into_iter().filter(|&(_, events)| events > 0).collect(), flaws)
     }
 }

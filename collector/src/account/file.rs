@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use whence_model::{Began, Timestamp};
 
-use super::entry::Account;
+use super::entry::{Account, Counted};
 
 /// The accounts cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,11 @@ struct Kept {
     batch: u64,
     before: Vec<Account>,
     after: Vec<Account>,
+    /// Of processes without an account.
+    #[serde(default)]
+    roomless_before: Option<Counted>,
+    #[serde(default)]
+    roomless_after: Option<Counted>,
     /// See [`super::Accounts::settle`].
     #[serde(default)]
     settled: Vec<u32>,
@@ -48,6 +53,8 @@ pub struct Left {
     pub accounts: Vec<Account>,
     /// When they were so.
     pub saved_at: Timestamp,
+    /// What it had told of processes without an account. None: it did not say.
+    pub roomless: Option<Counted>,
     /// Whether the kernel may have gone on recording since it ended.
     pub recorded_on: bool,
     /// How this collector came to run, by that.
@@ -77,6 +84,7 @@ struct Saved {
     batch: u64,
     at: Timestamp,
     accounts: Vec<Account>,
+    roomless: Option<Counted>,
 }
 
 impl File {
@@ -94,8 +102,13 @@ impl File {
         };
         let kept = kept.unwrap_or_default();
         let settled = if is_same_ring && newest >= kept.batch { kept.settled } else { Vec::new() };
-        let (mut accounts, saved_at) =
-            if newest >= kept.batch { (kept.after, kept.saved_at) } else { (kept.before, kept.saved_before) };
+        let (mut accounts, saved_at, roomless) = if newest >= kept.batch {
+            (kept.after, kept.saved_at, kept.roomless_after)
+        } else {
+            (kept.before, kept.saved_before, kept.roomless_before)
+        };
+        // The counters of another ring are other counters, which begin at 0.
+        let roomless = if is_same_ring { roomless } else { Some(Counted::default()) };
         let boot = |ring: &str| ring.split(':').next().map(str::to_owned);
         if boot(&kept.ring) != boot(ring) {
             // Process numbers are of another life.
@@ -103,17 +116,24 @@ impl File {
                 account.start_ticks = 0;
             }
         }
-        let saved = Saved { batch: newest, at: saved_at, accounts: accounts.clone() };
+        let saved =
+            Saved { batch: newest, at: saved_at, accounts: accounts.clone(), roomless: roomless.clone() };
         let saving = Saved::default();
         let file = Self { path, ring: ring.to_owned(), detached: false, ended: false, saved, saving };
-        (file, Left { accounts, saved_at, recorded_on, began, settled })
+        (file, Left { accounts, saved_at, roomless, recorded_on, began, settled })
     }
 
     /// See [`super::Accounts::save`].
-    pub fn save(&mut self, number: u64, accounts: Vec<Account>, settled: &[u32]) -> Result<(), AccountError> {
+    pub fn save(
+        &mut self,
+        number: u64,
+        accounts: Vec<Account>,
+        roomless: Option<&Counted>,
+        settled: &[u32],
+    ) -> Result<(), AccountError> {
         // A batch that is tried again tells of nothing that happened since.
         let at = if self.saving.batch == number { self.saving.at } else { Timestamp::now() };
-        self.saving = Saved { batch: number, at, accounts };
+        self.saving = Saved { batch: number, at, accounts, roomless: roomless.cloned() };
         let kept = Kept {
             ring: self.ring.clone(),
             detached: self.detached,
@@ -123,6 +143,8 @@ impl File {
             batch: number,
             before: self.saved.accounts.clone(),
             after: self.saving.accounts.clone(),
+            roomless_before: self.saved.roomless.clone(),
+            roomless_after: self.saving.roomless.clone(),
             settled: settled.to_vec(),
         };
         let partial = self.path.with_extension("partial");

@@ -11,10 +11,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use whence_abi::record::Counters;
-use whence_model::{Began, Coverage, CoverageState, InstanceId, LossReason, Provider, Server, Timestamp};
+use whence_model::{
+    Began, Coverage, CoverageState, Flaws, InstanceId, LossReason, Provider, Server, Timestamp,
+};
 
 use crate::discover::ProcessId;
-use entry::Account;
+use entry::{Account, Counted};
 use file::{AccountError, File, Left};
 
 /// Servers that do not run are told of for ever, but not more than so many: the last ones.
@@ -36,6 +38,8 @@ pub struct Accounts {
     running: HashMap<u32, Account>,
     /// Servers that do not.
     away: HashMap<InstanceId, Account>,
+    /// What is told of the kernel's counters of processes that found no room of their own. None: nobody knows.
+    roomless: Option<Counted>,
     former: Left,
     settled: Vec<u32>,
 }
@@ -46,7 +50,8 @@ impl Accounts {
     /// `ring` is the identity of the kernel's ring: with another one, nothing was recorded in the meantime.
     pub fn open(directory: &Path, ring: &str, newest: u64) -> Self {
         let (file, former) = File::open(directory, ring, newest);
-        Self { file, running: HashMap::new(), away: HashMap::new(), former, settled: Vec::new() }
+        let roomless = former.roomless.clone();
+        Self { file, running: HashMap::new(), away: HashMap::new(), roomless, former, settled: Vec::new() }
     }
 
     /// How this collector came to run.
@@ -219,9 +224,17 @@ impl Accounts {
         }
     }
 
-    /// Takes in the kernel's counters of `tgid`; the answer is what was lost since they were taken in last.
-    pub fn count_lost(&mut self, tgid: u32, counters: &Counters) -> Vec<(LossReason, u64)> {
-        self.running.get_mut(&tgid).map_or_else(Vec::new, |account| account.count_lost(counters))
+    /// Takes in the kernel's counters of `tgid`; the answer is what was lost since they were taken in last, and what was
+    /// not whole.
+    pub fn count(&mut self, tgid: u32, counters: &Counters) -> (Vec<(LossReason, u64)>, Flaws) {
+        self.running.get_mut(&tgid).map_or_else(Default::default, |account| account.count(counters))
+    }
+
+    /// The same of the processes that found no room of their own.
+    pub fn count_roomless(&mut self, counters: &Counters) -> (Vec<(LossReason, u64)>, Flaws) {
+        let is_known = self.roomless.is_some();
+        let counted = self.roomless.get_or_insert_default().count(counters);
+        if is_known { counted } else { Default::default() }
     }
 
     /// Ends every open span at `now` and begins the next.
@@ -266,7 +279,8 @@ impl Accounts {
     /// accounts that fit the spool.
     pub fn save(&mut self, number: u64) -> Result<(), AccountError> {
         let all = self.running.values().chain(self.away.values()).chain(&self.former.accounts);
-        self.file.save(number, all.cloned().collect(), &self.settled)
+        let all = all.cloned().collect();
+        self.file.save(number, all, self.roomless.as_ref(), &self.settled)
     }
 
     /// The batch that the accounts were saved with is in the spool. The answer is the processes that it settles.

@@ -21,21 +21,26 @@ fn spans_follow_each_other_and_count_each_event_once() {
     let mut accounts = open(directory.path(), 0);
     assert_eq!(watch(&mut accounts, 10, false), []);
     accounts.count_stored(7);
-    let counters = Counters { seen: 3, submitted: 1, ring_full: 2, ..Counters::default() };
-    assert_eq!(accounts.count_lost(7, &counters), [(LossReason::RingFull, 2)]);
-    assert_eq!(accounts.count_lost(7, &counters), []);
+    let counters = Counters { seen: 3, submitted: 1, ring_full: 2, sql_cut: 1, ..Counters::default() };
+    let flaws = Flaws { texts_cut: 1, ..Flaws::default() };
+    assert_eq!(accounts.count(7, &counters), (vec![(LossReason::RingFull, 2)], flaws));
+    assert_eq!(accounts.count(7, &counters), (vec![], Flaws::default()));
+    let counters = Counters { ring_full: 5, table_full: 1, ..counters };
+    let losses = vec![(LossReason::RingFull, 3), (LossReason::TableFull, 1)];
+    assert_eq!(accounts.count(7, &counters), (losses, Flaws::default()));
     accounts.count_filtered(7, "pings");
     accounts.count_filtered(7, "pings");
     let first = accounts.checkpoint(Timestamp(20)).remove(0);
     assert_eq!((first.from, first.to), (Timestamp(10), Timestamp(20)));
-    assert_eq!((first.seen, first.stored, first.filtered), (5, 1, 2));
+    assert_eq!((first.seen, first.stored, first.filtered), (9, 1, 2));
+    assert_eq!(first.detail.as_deref(), Some("texts_cut=1"));
     assert_eq!(first.filtered_by["pings"], 2);
     assert!(first.adds_up());
     let counts = |pings| BTreeMap::from([("pings".to_owned(), pings), ("other".to_owned(), 1)]);
     accounts.count_filtered_in_kernel(7, counts(40));
     accounts.count_filtered_in_kernel(7, counts(41));
     let kernel = accounts.checkpoint(Timestamp(25)).remove(0);
-    assert_eq!((kernel.filtered_by, kernel.seen), (counts(41), 42));
+    assert_eq!((kernel.filtered_by, kernel.seen, kernel.detail), (counts(41), 42, None));
     accounts.count_filtered_in_kernel(7, counts(41));
     let second = accounts.ended(7, true, Timestamp(30)).unwrap();
     assert_eq!((second.from, second.to, second.seen), (Timestamp(25), Timestamp(30), 0));
@@ -54,6 +59,26 @@ fn a_clock_that_is_set_makes_no_time_watched() {
     spans.extend(accounts.checkpoint(Timestamp(40)));
     let spans: Vec<_> = spans.iter().map(|span| (span.from.0, span.to.0)).collect();
     assert_eq!(spans, [(10, 20), (1000, 1010), (1010, 1015), (30, 40)]);
+}
+
+#[test]
+fn what_was_lost_of_nobody_is_told_once_whoever_collects() {
+    let directory = tempfile::tempdir().unwrap();
+    let lost = |events| Counters { table_full: events, ..Counters::default() };
+    let told = |events| vec![(LossReason::TableFull, events)];
+    let mut accounts = open(directory.path(), 0);
+    assert_eq!(accounts.count_roomless(&lost(3)).0, told(3));
+    accounts.save(1).unwrap();
+    accounts.confirm();
+    // Lost while no collector ran.
+    let mut accounts = open(directory.path(), 1);
+    assert_eq!(accounts.count_roomless(&lost(5)).0, told(2));
+    accounts.save(2).unwrap();
+    // That batch did not reach the spool.
+    let mut accounts = open(directory.path(), 1);
+    assert_eq!(accounts.count_roomless(&lost(5)).0, told(2));
+    let mut other_ring = Accounts::open(directory.path(), "boot:2", 1);
+    assert_eq!(other_ring.count_roomless(&lost(1)).0, told(1));
 }
 
 #[test]

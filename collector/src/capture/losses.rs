@@ -18,11 +18,12 @@ impl Capture {
             self.tell_losses_of(tgid, &counters, now)?;
         }
         let roomless = self.parts.probes.counters(0)?;
-        for (reason, events) in crate::decode::losses(&self.roomless, &roomless) {
+        let (losses, flaws) = self.parts.accounts.count_roomless(&roomless);
+        self.parts.metrics.count_flaws(flaws);
+        for (reason, events) in losses {
             let nobody = self.own_server();
             self.tell_gap(nobody, reason, events, (self.losses_since, now));
         }
-        self.roomless = roomless;
         self.losses_since = now;
         Ok(())
     }
@@ -36,7 +37,8 @@ impl Capture {
     ) -> Result<(), CaptureError> {
         let filtered = self.parts.probes.filtered(tgid)?;
         self.parts.accounts.count_filtered_in_kernel(tgid, filtered);
-        let losses = self.parts.accounts.count_lost(tgid, counters);
+        let (losses, flaws) = self.parts.accounts.count(tgid, counters);
+        self.parts.metrics.count_flaws(flaws);
         let Some(server) = self.parts.decoder.server(tgid).cloned() else { return Ok(()) };
         for (reason, events) in losses {
             self.tell_gap(server.clone(), reason, events, (self.losses_since, now));

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use whence_abi::record::Counters;
 use whence_model::{Coverage, InstanceId, Server, Timestamp};
 
 use crate::account::Accounts;
@@ -85,8 +84,6 @@ pub struct Capture {
     trials: Trials,
     /// Processes that had ended before anyone looked at them, and whether they are known for what they were.
     gone: Vec<(ProcessId, bool)>,
-    /// The kernel's counters of processes that found no room of their own, as far as they are told.
-    roomless: Counters,
     /// Whether all that ran at the start has been looked at. Before that the status would be half of it.
     looked_once: bool,
     /// End of the last record that was decoded.
@@ -112,7 +109,6 @@ impl Capture {
             programs: Programs::default(),
             trials: Trials::default(),
             gone: Vec::new(),
-            roomless: Counters::default(),
             looked_once: false,
             position: 0,
             has_filtered: false,
@@ -133,7 +129,6 @@ impl Capture {
         for &tgid in self.parts.accounts.settled_before() {
             self.parts.probes.forget_process(tgid)?;
         }
-        self.roomless = self.parts.probes.counters(0)?;
         // Records of before are read when it is known which of their servers still run.
         while !self.is_stopping() && !self.looked_once {
             self.handle_next(LONGEST_WAIT)?;

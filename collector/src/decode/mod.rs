@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use whence_abi::record::{Counters, Overflow, Plain as _, Record, bit, kind, outcome, provider, string};
+use whence_abi::record::{Overflow, Plain as _, Record, bit, kind, outcome, provider, string};
 use whence_model::{
-    CollectorId, Command, Event, EventKind, Gap, LossReason, Outcome, Principal, Provider, Sequence, Server,
+    CollectorId, Command, Event, EventKind, Gap, Outcome, Principal, Provider, Sequence, Server,
     Session, Statement, Text, Timestamp,
 };
 
@@ -300,15 +300,6 @@ fn outcome_of(view: &View<'_>, kind: EventKind, text: TextPolicy) -> Option<Outc
         outcome::UNFINISHED => Some(Outcome::Unfinished),
         _ => None,
     }
-}
-
-/// What was lost between two readings of a process's counters.
-pub fn losses(before: &Counters, after: &Counters) -> Vec<(LossReason, u64)> {
-    let lost = [
-        (LossReason::RingFull, after.ring_full.saturating_sub(before.ring_full)),
-        (LossReason::TableFull, after.table_full.saturating_sub(before.table_full)),
-    ];
-    lost.into_iter().filter(|&(_, events)| events > 0).collect()
 }
 
 /// A static probe tells a refused login only by its end: a connection that ends, was not seen before, and is newer than

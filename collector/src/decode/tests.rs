@@ -202,10 +202,3 @@ fn damaged_records_are_refused() {
     let text = overflow(1, &[b'x'; 50]);
     assert!(matches!(decoder().decode(&text[..60]), Err(DecodeError::Damaged(_))));
 }
-
-#[test]
-fn losses_are_told_apart() {
-    let before = Counters { ring_full: 2, ..Counters::default() };
-    let after = Counters { ring_full: 5, table_full: 1, submitted: 9, ..before };
-    assert_eq!(losses(&before, &after), [(LossReason::RingFull, 3), (LossReason::TableFull, 1)]);
-}

@@ -71,7 +71,7 @@ impl Place {
             ring,
             decoder: Decoder::new(identity.id, recovery.link.sequence, Arc::default()),
             policy: Arc::default(),
-            sealer: Sealer::new(identity.id, identity.key, recovery.link),
+            sealer: Sealer::new(identity.id, identity.key, recovery.link).unwrap(),
             spool: Arc::new(Mutex::new(spool)),
             accounts,
             findings,

@@ -6,6 +6,7 @@
 
 mod coverage;
 mod event;
+mod flaws;
 mod id;
 mod life;
 mod text;
@@ -16,6 +17,7 @@ pub use event::{
     Command, Event, EventKind, Gap, Outcome, Principal, Provider, Server, Session, Statement, StatementClass,
     Transport,
 };
+pub use flaws::Flaws;
 pub use id::{BatchId, CollectorId, EventId, InstanceId, InvalidId, Sequence};
 pub use life::{Began, ClockQuality, Life};
 pub use text::{Text, escape_invalid_utf8};

@@ -6,9 +6,8 @@ use crate::lexer::{Kind, Token};
 
 /// The first eight bytes of the BLAKE3 hash of the statement's shape.
 pub fn fingerprint(sql: &[u8], tokens: &[Token]) -> u64 {
-    let mut first = [0; 8];
-    blake3::Hasher::new().update(&shape(sql, tokens)).finalize_xof().fill(&mut first);
-    u64::from_be_bytes(first)
+    let hash = blake3::hash(&shape(sql, tokens));
+    hash.as_bytes().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
 
 /// Words behind which a sign belongs to the number that follows. Behind a name it is an operator.

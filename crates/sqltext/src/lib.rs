@@ -115,12 +115,13 @@ fn kept(mut masked: Vec<u8>, source_bytes: usize, original_bytes: u64, max_bytes
 
 /// Whether the token is the unquoted word `word` (given in lower case).
 fn is_word(sql: &[u8], token: &Token, word: &str) -> bool {
-    token.kind == lexer::Kind::Word && token.bytes(sql).eq_ignore_ascii_case(word.as_bytes())
+    is_any(sql, token, &[word])
 }
 
 /// Whether the token is one of these unquoted words.
 fn is_any(sql: &[u8], token: &Token, words: &[&str]) -> bool {
-    words.iter().any(|word| is_word(sql, token, word))
+    let bytes = token.bytes(sql);
+    token.kind == lexer::Kind::Word && words.iter().any(|word| bytes.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 #[cfg(test)]

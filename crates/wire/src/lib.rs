@@ -13,7 +13,7 @@ mod encode;
 pub mod message;
 
 pub use decode::{Limits, WireError, decode, decode_run};
-pub use encode::encode;
+pub use encode::{Encoder, encode};
 
 use whence_chain::{Hash, Manifest, Signature};
 use whence_model::{Coverage, Event};

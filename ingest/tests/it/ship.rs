@@ -57,7 +57,7 @@ impl Shipping {
         let enrolment = Enrolment { collector_id: id, public_key, host: "db1".into() };
         let client = Client::new(urls, &Transport::default(), enrolment, Some(TOKEN.into())).unwrap();
         let spool = Arc::new(Mutex::new(Spool::open(directory, 1 << 30).unwrap().0));
-        let mut sealer = Sealer::new(id, key, Link::FIRST);
+        let mut sealer = Sealer::new(id, key, Link::FIRST).unwrap();
         (0..batches).for_each(|_| add(&spool, &mut sealer, events));
         let (metrics, shutdown) = (Metrics::default(), CancellationToken::new());
         let task = tokio::spawn(ship::run(spool.clone(), client, metrics.clone(), shutdown.clone()));

@@ -1,8 +1,7 @@
 //! Coverage: which servers were watched when, what was lost, and which collectors watch.
 
 use askama::Template;
-use whence_model::Began;
-use whence_model::Timestamp;
+use whence_model::{Began, Flaws, Timestamp};
 use whence_store::read::{Heard, InstanceCoverage, InstanceRow, Span, Turn, Window};
 
 use super::histogram::scale;
@@ -64,6 +63,8 @@ struct Server {
     stored: String,
     filtered: Vec<(String, String)>,
     lost: Vec<(String, String)>,
+    /// How many of what is not whole.
+    flaws: Vec<(String, &'static str)>,
     history: String,
 }
 
@@ -182,12 +183,23 @@ impl Server {
                 .filter(|(_, events)| **events > 0)
                 .map(|(reason, events)| (text::words(reason), text::count(*events)))
                 .collect(),
+            flaws: flaws(coverage.flaws),
             history: format!(
                 "/history?{}",
                 Query::default().with("instance", coverage.instance.to_string()).over(window)
             ),
         }
     }
+}
+
+fn flaws(flaws: Flaws) -> Vec<(String, &'static str)> {
+    let counted = [
+        (flaws.fields_unreadable, "fields could not be read, and are missing in their events"),
+        (flaws.texts_cut, "SQL texts cut for want of room, with a mark"),
+        (flaws.ends_unmatched, "commands were under way when the watch began, and are not stored"),
+    ];
+    let counted = counted.into_iter().filter(|&(count, _)| count > 0);
+    counted.map(|(count, what)| (text::count(count), what)).collect()
 }
 
 fn line(coverage: &InstanceCoverage, window: Window) -> Vec<LinePart> {

@@ -37,7 +37,8 @@ fn event(sequence: u64) -> Event {
 /// Three batches of two events; the first is confirmed.
 fn fill(directory: &Path) -> Spool {
     let (mut spool, _) = Spool::open(directory, 1 << 30).unwrap();
-    let mut sealer = Sealer::new(CollectorId(Uuid::from_u128(1)), SigningKey::generate(), Link::FIRST);
+    let mut sealer =
+        Sealer::new(CollectorId(Uuid::from_u128(1)), SigningKey::generate(), Link::FIRST).unwrap();
     for number in 0..3 {
         sealer.event(event(2 * number + 1));
         sealer.event(event(2 * number + 2));

@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use clickhouse::Row;
 use serde::Deserialize;
 use uuid::Uuid;
-use whence_model::{InstanceId, Timestamp};
+use whence_model::{Flaws, InstanceId, Timestamp};
 
 use super::Window;
 use crate::{Store, StoreError, codec};
@@ -40,6 +40,8 @@ pub struct InstanceCoverage {
     pub unwatched: Vec<Span>,
     /// Why it could not be watched, newest first, without repeats.
     pub details: Vec<String>,
+    /// What was seen and is not whole.
+    pub flaws: Flaws,
     pub seen: u64,
     pub stored: u64,
     pub filtered: u64,
@@ -102,6 +104,7 @@ impl Store {
                 not_running: Vec::new(),
                 unwatched: Vec::new(),
                 details: Vec::new(),
+                flaws: Flaws::default(),
                 seen: 0,
                 stored: 0,
                 filtered: 0,
@@ -130,7 +133,9 @@ impl InstanceCoverage {
             "not_running" => self.not_running.push(span),
             _ => {}
         }
-        if let Some(detail) = &row.detail {
+        if let Some(flaws) = row.detail.as_deref().and_then(Flaws::parse) {
+            self.flaws += flaws;
+        } else if let Some(detail) = &row.detail {
             self.details.retain(|known| known != detail);
             self.details.insert(0, detail.clone());
         }
