@@ -309,7 +309,7 @@ mod tests {
             provider: Provider::Functions,
             started_at: Timestamp(1),
             duration_ns: None,
-            server: whence_testkit::sample::server(),
+            server: whence_testkit::sample::server().into(),
             principal: Principal { login_user: Some("app".into()), ..Principal::default() },
             session: Place { connection_id: Some(7), database: None },
             command: Some(Command(3)),

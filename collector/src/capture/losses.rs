@@ -115,7 +115,7 @@ impl Held {
         };
         for event in batch.events {
             let at = event.started_at;
-            let mut server = event.server.clone();
+            let mut server = event.server.as_ref().clone();
             if let Some(gap) = ToldGap::of(&event) {
                 self.gaps.push(gap);
                 // Its number has no event now, which nothing but the collector has lost.

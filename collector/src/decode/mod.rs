@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use whence_abi::record::{Overflow, Plain as _, Record, bit, kind, outcome, provider, string};
 use whence_model::{
-    CollectorId, Command, Event, EventKind, Gap, Outcome, Principal, Provider, Sequence, Server,
-    Session, Statement, Text, Timestamp,
+    CollectorId, Command, Event, EventKind, Gap, Outcome, Principal, Provider, Sequence, Server, Session,
+    Statement, Text, Timestamp,
 };
 
 pub use clock::{Clock, Steps, boot_ns};
@@ -70,7 +70,7 @@ struct Pending {
 
 /// A server process.
 struct Process {
-    server: Server,
+    server: Arc<Server>,
     /// The highest connection id seen: servers count upwards.
     highest_connection: u64,
 }
@@ -113,17 +113,17 @@ impl Decoder {
                 if known.get().server.process_started_at != server.process_started_at {
                     known.get_mut().highest_connection = 0;
                 }
-                known.get_mut().server = server;
+                known.get_mut().server = Arc::new(server);
             }
             Entry::Vacant(new) => {
-                new.insert(Process { server, highest_connection: 0 });
+                new.insert(Process { server: Arc::new(server), highest_connection: 0 });
             }
         }
     }
 
     /// The server that process `tgid` is.
     pub fn server(&self, tgid: u32) -> Option<&Server> {
-        self.processes.get(&tgid).map(|process| &process.server)
+        self.processes.get(&tgid).map(|process| process.server.as_ref())
     }
 
     /// Forgets a process that has ended. Decode its unfinished records first.
@@ -158,7 +158,7 @@ impl Decoder {
             provider: Provider::Collector,
             started_at: from,
             duration_ns: u64::try_from(to.since_ns(from)).ok(),
-            server,
+            server: Arc::new(server),
             principal: Principal::default(),
             session: Session::default(),
             command: None,

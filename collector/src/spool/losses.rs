@@ -31,7 +31,7 @@ impl ToldGap {
         let Gap { reason, events } = event.gap?;
         let length = i64::try_from(event.duration_ns.unwrap_or(0)).unwrap_or(i64::MAX);
         let (from, to) = (event.started_at, event.started_at.plus_ns(length));
-        Some(Self { server: event.server.clone(), reason, events, from, to })
+        Some(Self { server: event.server.as_ref().clone(), reason, events, from, to })
     }
 }
 

@@ -219,7 +219,7 @@ impl<'a> From<&'a Event> for EventFields<'a, String> {
             provider: event.provider.as_str(),
             started_at: event.started_at,
             duration_ns: event.duration_ns,
-            server: (&event.server).into(),
+            server: event.server.as_ref().into(),
             user: principal.user.as_deref(),
             login_user: principal.login_user.as_deref(),
             client_host: principal.client_host.as_deref(),

@@ -115,6 +115,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::collections::HashSet;
     use std::net::IpAddr;
+    use std::sync::Arc;
 
     use uuid::Uuid;
     use whence_model::{
@@ -132,7 +133,7 @@ mod tests {
             provider: Provider::Functions,
             started_at: Timestamp(1_700_000_000_000_000_001),
             duration_ns: Some(5),
-            server: server(),
+            server: server().into(),
             principal: Principal {
                 user: Some("app".into()),
                 login_user: None,
@@ -170,6 +171,10 @@ mod tests {
         }
     }
 
+    fn server_of(event: &mut Event) -> &mut Server {
+        Arc::make_mut(&mut event.server)
+    }
+
     /// Every way to change one field of an event.
     const CHANGES: &[fn(&mut Event)] = &[
         |e| e.collector = CollectorId(Uuid::from_u128(3)),
@@ -179,17 +184,17 @@ mod tests {
         |e| e.started_at = e.started_at.plus_ns(1),
         |e| e.duration_ns = None,
         |e| e.duration_ns = Some(6),
-        |e| e.server.host.push('x'),
-        |e| e.server.instance = InstanceId(Uuid::from_u128(9)),
-        |e| e.server.product.push('x'),
-        |e| e.server.version = None,
-        |e| e.server.version = Some(String::new()),
-        |e| e.server.address = None,
-        |e| e.server.port = Some(3307),
-        |e| e.server.process_id += 1,
-        |e| e.server.process_started_at = Timestamp(0),
-        |e| e.server.container_id = Some("3f1c".into()),
-        |e| e.server.container_id = Some(String::new()),
+        |e| server_of(e).host.push('x'),
+        |e| server_of(e).instance = InstanceId(Uuid::from_u128(9)),
+        |e| server_of(e).product.push('x'),
+        |e| server_of(e).version = None,
+        |e| server_of(e).version = Some(String::new()),
+        |e| server_of(e).address = None,
+        |e| server_of(e).port = Some(3307),
+        |e| server_of(e).process_id += 1,
+        |e| server_of(e).process_started_at = Timestamp(0),
+        |e| server_of(e).container_id = Some("3f1c".into()),
+        |e| server_of(e).container_id = Some(String::new()),
         |e| e.principal.user = None,
         |e| e.principal.login_user = Some("app".into()),
         |e| e.principal.client_host = Some(String::new()),

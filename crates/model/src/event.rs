@@ -1,6 +1,7 @@
 //! The audit event.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -59,7 +60,8 @@ pub struct Event {
     pub started_at: Timestamp,
     /// How long it took. For a gap: how long the losses may have gone on. None where the source saw one end only.
     pub duration_ns: Option<u64>,
-    pub server: Server,
+    /// Shared by the events of one server, of which there are many.
+    pub server: Arc<Server>,
     pub principal: Principal,
     pub session: Session,
     /// Set when `kind` is `Command` (and for `ChangeUser`, which is a command too).

@@ -1,6 +1,7 @@
 //! What tests and benchmarks tell of: a server, a span of it, events as a busy shop makes them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use uuid::Uuid;
 use whence_model::{
@@ -55,7 +56,7 @@ pub fn shop_query(number: u64, started_at: Timestamp) -> Event {
         provider: Provider::Functions,
         started_at,
         duration_ns: Some(200_000 + number % 70_000),
-        server: Server {
+        server: Arc::new(Server {
             host: "db1.example".into(),
             instance: InstanceId::derive("db1.example", "10.0.0.1:3306", "/var/lib/mysql"),
             product: "MariaDB".into(),
@@ -65,7 +66,7 @@ pub fn shop_query(number: u64, started_at: Timestamp) -> Event {
             process_id: 4242,
             process_started_at: Timestamp(1_795_400_000_000_000_000),
             container_id: None,
-        },
+        }),
         principal: Principal {
             user: Some(format!("shop_app{}", number % 7)),
             login_user: None,

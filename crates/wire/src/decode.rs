@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use prost::Message;
 use uuid::Uuid;
@@ -132,13 +133,16 @@ fn decompress(bytes: &[u8], limits: &Limits) -> Result<Vec<u8>, WireError> {
 
 struct Checker<'a> {
     limits: &'a Limits,
-    servers: Vec<Server>,
+    servers: Vec<Arc<Server>>,
 }
 
 impl Checker<'_> {
     fn batch(mut self, batch: message::Batch) -> Result<Batch, WireError> {
-        self.servers =
-            batch.servers.into_iter().map(|server| self.server(server)).collect::<Result<_, _>>()?;
+        self.servers = batch
+            .servers
+            .into_iter()
+            .map(|server| self.server(server).map(Arc::new))
+            .collect::<Result<_, _>>()?;
         let collector = CollectorId(uuid("collector", &batch.collector)?);
         if batch.number == 0 || batch.first_sequence == 0 {
             return Err(WireError::OutOfRange { field: "number or first_sequence" });
@@ -255,7 +259,7 @@ impl Checker<'_> {
         let filtered_by = span.filtered_by.into_iter();
         let filtered_by = filtered_by.map(|by| self.name("rule", by.rule).map(|rule| (rule, by.events)));
         Ok(Coverage {
-            server: self.server_at(span.server)?,
+            server: self.server_at(span.server)?.as_ref().clone(),
             state: named("state", &span.state, CoverageState::parse)?,
             provider: provider.transpose()?,
             from: Timestamp(span.from),
@@ -269,7 +273,7 @@ impl Checker<'_> {
         })
     }
 
-    fn server_at(&self, index: u32) -> Result<Server, WireError> {
+    fn server_at(&self, index: u32) -> Result<Arc<Server>, WireError> {
         let server = usize::try_from(index).ok().and_then(|index| self.servers.get(index));
         server.cloned().ok_or(WireError::Missing { field: "the server that an event or a span refers to" })
     }

@@ -1,6 +1,7 @@
 //! One line of JSON to an audit event: every field is checked, and the first that is wrong is told.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -49,7 +50,7 @@ pub fn read(line: &[u8], limits: &Limits) -> Result<Event, Problem> {
         provider: Provider::External,
         started_at: fields.needed("started_at", |fields| fields.time("started_at"))?,
         duration_ns: fields.number("duration_ns")?,
-        server: fields.server()?,
+        server: Arc::new(fields.server()?),
         principal: Principal {
             user: fields.name("user")?,
             login_user: fields.name("login_user")?,

@@ -182,7 +182,7 @@ pub fn query(sql: &str) -> Event {
         provider: Provider::Functions,
         started_at: Timestamp::now(),
         duration_ns: Some(1_000_000),
-        server: server(),
+        server: server().into(),
         principal: Principal {
             user: Some("shop_app".into()),
             client_host: Some("10.0.0.7".into()),

@@ -39,7 +39,7 @@ pub fn query(sequence: u64, sql: &str) -> Event {
         provider: Provider::Functions,
         started_at: NOON.plus_ns(i64::try_from(sequence).unwrap() * SECOND),
         duration_ns: Some(1_240_000),
-        server: server("db1"),
+        server: server("db1").into(),
         principal: Principal {
             user: Some("shop_app".into()),
             login_user: None,

@@ -1,5 +1,7 @@
 //! Strangers' text does no harm, and headers keep what slipped through from doing any.
 
+use std::sync::Arc;
+
 use axum::http::{Method, StatusCode};
 use scraper::{Html, Selector};
 use whence_model::{Event, Text};
@@ -16,7 +18,7 @@ fn hostile() -> Event {
     event.principal.user = Some(NAME.into());
     event.principal.client_host = Some("@SUM(1)\"><svg/onload=alert(1)>".into());
     event.session.database = Some("'\" onfocus=alert(1) autofocus x='".into());
-    event.server.host = "<b>db1</b>".into();
+    Arc::make_mut(&mut event.server).host = "<b>db1</b>".into();
     event.statement.as_mut().unwrap().sql = Some(Text::from_source(SQL.as_bytes(), SQL.len() as u64));
     event
 }

@@ -23,7 +23,7 @@ fn event(sequence: u64) -> Event {
         provider: Provider::Functions,
         started_at: Timestamp(5),
         duration_ns: Some(1),
-        server: sample::server(),
+        server: sample::server().into(),
         principal: Principal { user: Some("app".into()), ..Principal::default() },
         session: Session::default(),
         command: Some(Command(14)),

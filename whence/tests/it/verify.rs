@@ -24,7 +24,7 @@ fn event(sql: &str) -> Event {
         provider: Provider::Usdt,
         started_at: Timestamp(1_795_435_200_000_000_000),
         duration_ns: Some(1),
-        server: sample::server(),
+        server: sample::server().into(),
         principal: Principal { user: Some("app".into()), ..Principal::default() },
         session: Session::default(),
         command: Some(Command::QUERY),

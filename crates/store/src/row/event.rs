@@ -1,6 +1,7 @@
 //! A row of `events` from and to the audit event.
 
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
@@ -158,7 +159,7 @@ impl EventRow {
             sampled_one_in: self.sampled_one_in,
             session: Session { connection_id: self.connection_id, database: self.database },
             command: self.command_code.map(Command),
-            server: Server {
+            server: Arc::new(Server {
                 host: self.host,
                 instance: InstanceId(self.instance_id),
                 product: self.product,
@@ -168,7 +169,7 @@ impl EventRow {
                 process_id: self.server_process_id,
                 process_started_at: self.server_started_at,
                 container_id: self.container_id,
-            },
+            }),
         })
     }
 

@@ -39,7 +39,7 @@ pub fn query(sequence: u64, at: Timestamp) -> Event {
         provider: Provider::Functions,
         started_at: at,
         duration_ns: Some(1_000_000),
-        server: server("db1"),
+        server: server("db1").into(),
         principal: Principal {
             user: Some("shop_app".into()),
             login_user: None,
@@ -68,7 +68,7 @@ pub fn barest(sequence: u64) -> Event {
     Event {
         kind: EventKind::Disconnect,
         duration_ns: None,
-        server: Server { version: None, address: None, port: None, ..server("") },
+        server: Server { version: None, address: None, port: None, ..server("") }.into(),
         principal: Principal::default(),
         session: Session::default(),
         command: None,
@@ -94,7 +94,8 @@ pub fn fullest(sequence: u64) -> Event {
             process_started_at: Timestamp(1),
             container_id: Some("3f1c9a52e7d84b60a1f2c3d4e5f60718293a4b5c6d7e8f901234567890abcdef".into()),
             ..server("db1")
-        },
+        }
+        .into(),
         principal: Principal {
             user: Some(String::new()),
             login_user: Some(HOSTILE.into()),

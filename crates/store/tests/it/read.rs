@@ -79,7 +79,7 @@ async fn every_filter_finds_its_own() {
     other.principal.user = Some("other".into());
     other.principal.client_host = Some("web-1".into());
     other.principal.client_ip = None;
-    other.server = server("db2");
+    other.server = server("db2").into();
     other.session.database = Some("payroll".into());
     other.session.connection_id = Some(18);
     other.command = Some(Command::INIT_DB);
