@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use sha1::{Digest as _, Sha1};
 use uuid::Uuid;
 
 /// The text was not the identifier it should be.
@@ -91,6 +92,24 @@ impl InstanceId {
     }
 }
 
+/// A version 5 UUID; the crate `uuid` makes it without the processor's instructions for SHA-1.
 fn derive(namespace: Uuid, what: &[u8], name: &[u8]) -> Uuid {
-    Uuid::new_v5(&namespace, &[what, b"\0", name].concat())
+    let hash = Sha1::digest([namespace.as_bytes(), what, b"\0", name].concat());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash[..16]);
+    uuid::Builder::from_sha1_bytes(bytes).into_uuid()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_uuids_of_version_5() {
+        let collector = CollectorId(Uuid::from_u128(0x0198_c0de));
+        let expected = Uuid::new_v5(&collector.0, b"event\0\0\0\0\0\0\0\0\x07");
+        assert_eq!(EventId::derive(collector, 7).0, expected);
+        let expected = Uuid::new_v5(&Uuid::NAMESPACE_URL, b"whence-instance\0db1\x00127.0.0.1:3306\0/data");
+        assert_eq!(InstanceId::derive("db1", "127.0.0.1:3306", "/data").0, expected);
+    }
 }

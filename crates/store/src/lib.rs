@@ -30,6 +30,7 @@ pub use retention::{ExpiryRow, Retained, Retention};
 pub use write::Written;
 
 use secrecy::{ExposeSecret, SecretString};
+use url::{Host, Url};
 
 /// How ClickHouse is reached.
 #[derive(Clone, Debug)]
@@ -47,17 +48,20 @@ pub struct ConnectOptions {
 pub struct Store {
     client: clickhouse::Client,
     database: String,
+    /// Whether ClickHouse runs on this machine.
+    is_near: bool,
 }
 
 impl Store {
     /// A handle for these options. Nothing is sent yet.
     pub fn connect(options: ConnectOptions) -> Self {
+        let is_near = is_loopback(&options.url);
         let client = clickhouse::Client::default()
             .with_url(options.url)
             .with_user(&options.user)
             .with_password(options.password.expose_secret())
             .with_database(&options.database);
-        Self { client, database: options.database }
+        Self { client, database: options.database, is_near }
     }
 
     /// Whether ClickHouse answers and knows this user.
@@ -69,5 +73,14 @@ impl Store {
 
     pub(crate) fn client(&self) -> &clickhouse::Client {
         &self.client
+    }
+}
+
+fn is_loopback(url: &str) -> bool {
+    match Url::parse(url).ok().as_ref().and_then(Url::host) {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }

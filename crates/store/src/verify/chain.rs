@@ -9,7 +9,7 @@ use whence_chain::{Expired, PublicKey};
 use whence_model::{BatchId, CollectorId, Timestamp};
 
 use super::contents::Contents;
-use super::event::Judged;
+use super::event::{Judged, StoredEvent};
 use super::expired::Expiries;
 use super::link::{Hole, Links};
 use super::manifest::Sealed;
@@ -225,12 +225,15 @@ impl Walk<'_> {
         // The times are the primary key. A row outside of them is found as a stray.
         let first = batches.iter().filter_map(|batch| batch.row.first_started_at).min();
         let last = batches.iter().filter_map(|batch| batch.row.last_started_at).max();
-        let sql = "SELECT ?fields FROM events WHERE collector_id = {collector:UUID}
-                AND started_at BETWEEN fromUnixTimestamp64Nano({first:Int64}, 'UTC') \
-                    AND fromUnixTimestamp64Nano({last:Int64}, 'UTC')
-                AND batch_id IN {ids:Array(UUID)}
-            ORDER BY sequence";
-        let query = self.store.ask_to_verify(sql).param("collector", collector.to_string());
+        let sql = format!(
+            "SELECT {} FROM events WHERE collector_id = {{collector:UUID}}
+                AND started_at BETWEEN fromUnixTimestamp64Nano({{first:Int64}}, 'UTC') \
+                    AND fromUnixTimestamp64Nano({{last:Int64}}, 'UTC')
+                AND batch_id IN {{ids:Array(UUID)}}
+            ORDER BY sequence",
+            StoredEvent::COLUMNS.join(", ")
+        );
+        let query = self.store.ask_to_verify(&sql).param("collector", collector.to_string());
         let query = query.param("first", first.unwrap_or_default().0);
         let query = query.param("last", last.unwrap_or(Timestamp(-1)).0).param("ids", &ids);
         let events = judged(query);

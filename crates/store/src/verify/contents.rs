@@ -1,8 +1,8 @@
 //! What a batch holds: its events in the order of their sequence numbers, and its coverage spans in theirs.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
-use chrono::Datelike;
+use chrono::{Datelike, Months, NaiveTime};
 use whence_chain::{Hash, content_hash, coverage_hash};
 use whence_model::{BatchId, CollectorId, Coverage, Gap, Life, Provider, Timestamp};
 
@@ -26,7 +26,7 @@ pub struct Contents {
     /// Of the events: the first and the last.
     times: Option<(Timestamp, Timestamp)>,
     /// When the events of each month were written: they are one part, which is written whole.
-    events_received: Vec<(Month, Timestamp)>,
+    events_received: Vec<(Range<Timestamp>, Timestamp)>,
     coverage_hashes: Vec<Hash>,
     span: Option<CoverageRow>,
     /// When the span at hand was written, newest, and those before it.
@@ -36,12 +36,13 @@ pub struct Contents {
     is_empty: bool,
 }
 
-/// Year and month: events are partitioned by it.
-type Month = (i32, u32);
-
-fn month(at: Timestamp) -> Month {
-    let at = at.to_utc();
-    (at.year(), at.month())
+/// The month that this is in: events are partitioned by it.
+fn month(at: Timestamp) -> Range<Timestamp> {
+    let day = at.to_utc().date_naive();
+    let first = day.with_day(1).unwrap_or(day);
+    let next = first.checked_add_months(Months::new(1)).unwrap_or(first);
+    let [first, next] = [first, next].map(|day| Timestamp::from(day.and_time(NaiveTime::MIN).and_utc()));
+    first..next
 }
 
 impl Contents {
@@ -93,9 +94,8 @@ impl Contents {
         if let Some(wrong) = wrong {
             return Some(*wrong);
         }
-        let month = month(at);
-        match self.events_received.iter().find(|(known, _)| *known == month) {
-            None => self.events_received.push((month, received_at)),
+        match self.events_received.iter().find(|(month, _)| month.contains(&at)) {
+            None => self.events_received.push((month(at), received_at)),
             Some((_, received)) if *received == received_at => {}
             Some((_, received)) => {
                 let expected = format!("received_at {received}, as the events before it");

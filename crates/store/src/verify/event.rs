@@ -2,89 +2,65 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use clickhouse::Row;
-use serde::Deserialize;
 use uuid::Uuid;
 use whence_chain::canonical::{EventFields, OutcomeFields, ServerFields, StatementFields, TextFields};
 use whence_chain::{Hash, event_fields_hash};
 use whence_model::{EventKind, Gap, LossReason, Provider, StatementClass, Timestamp, Transport};
 
+use super::row_binary::{Stop, Value, row};
 use super::{Kind, columns};
-use crate::codec;
 
-/// One stored event. Fields are the columns of the table, in their order.
-#[derive(Row, Deserialize)]
-pub struct StoredEvent<'a> {
-    #[serde(with = "clickhouse::serde::uuid")]
-    pub collector_id: Uuid,
-    pub sequence: u64,
-    #[serde(with = "clickhouse::serde::uuid")]
-    pub event_id: Uuid,
-    #[serde(with = "clickhouse::serde::uuid")]
-    pub batch_id: Uuid,
-    pub kind: &'a str,
-    pub provider: &'a str,
-    #[serde(with = "codec::timestamp")]
-    pub started_at: Timestamp,
-    pub duration_ns: Option<u64>,
-    #[serde(with = "codec::timestamp")]
-    pub received_at: Timestamp,
-    pub host: &'a str,
-    #[serde(with = "clickhouse::serde::uuid")]
-    pub instance_id: Uuid,
-    pub product: &'a str,
-    #[serde(borrow)]
-    pub version: Option<&'a str>,
-    pub server_ip: Option<Ipv6Addr>,
-    pub server_port: Option<u16>,
-    pub server_process_id: u32,
-    #[serde(with = "codec::timestamp")]
-    pub server_started_at: Timestamp,
-    #[serde(borrow)]
-    pub container_id: Option<&'a str>,
-    #[serde(borrow)]
-    pub user: Option<&'a str>,
-    #[serde(borrow)]
-    pub login_user: Option<&'a str>,
-    #[serde(borrow)]
-    pub client_host: Option<&'a str>,
-    pub client_ip: Option<Ipv6Addr>,
-    pub client_port: Option<u16>,
-    #[serde(borrow)]
-    pub transport: Option<&'a str>,
-    pub tls: Option<bool>,
-    pub connection_id: Option<u64>,
-    #[serde(borrow)]
-    pub database: Option<&'a str>,
-    #[serde(borrow)]
-    pub command: Option<&'a str>,
-    pub command_code: Option<u32>,
-    #[serde(borrow)]
-    pub statement_class: Option<&'a str>,
-    #[serde(borrow)]
-    pub sql_text: Option<&'a str>,
-    pub sql_original_bytes: Option<u64>,
-    pub sql_truncated: Option<bool>,
-    pub fingerprint: Option<u64>,
-    #[serde(borrow)]
-    pub tables: Vec<&'a str>,
-    #[serde(borrow)]
-    pub result: Option<&'a str>,
-    pub error_code: Option<u32>,
-    #[serde(borrow)]
-    pub sqlstate: Option<&'a str>,
-    #[serde(borrow)]
-    pub error_message: Option<&'a str>,
-    pub error_message_original_bytes: Option<u64>,
-    pub error_message_truncated: Option<bool>,
-    pub rows_sent: Option<u64>,
-    pub rows_affected: Option<u64>,
-    #[serde(borrow)]
-    pub gap_reason: Option<&'a str>,
-    pub gap_events: Option<u64>,
-    pub sampled_one_in: Option<u32>,
-    #[serde(with = "codec::fixed")]
-    pub event_hash: Hash,
+row! {
+    /// One stored event.
+    StoredEvent<'a> {
+        collector_id: Uuid,
+        sequence: u64,
+        event_id: Uuid,
+        batch_id: Uuid,
+        kind: &'a str,
+        provider: &'a str,
+        started_at: Timestamp,
+        duration_ns: Option<u64>,
+        received_at: Timestamp,
+        host: &'a str,
+        instance_id: Uuid,
+        product: &'a str,
+        version: Option<&'a str>,
+        server_ip: Option<Ipv6Addr>,
+        server_port: Option<u16>,
+        server_process_id: u32,
+        server_started_at: Timestamp,
+        container_id: Option<&'a str>,
+        user: Option<&'a str>,
+        login_user: Option<&'a str>,
+        client_host: Option<&'a str>,
+        client_ip: Option<Ipv6Addr>,
+        client_port: Option<u16>,
+        transport: Option<&'a str>,
+        tls: Option<bool>,
+        connection_id: Option<u64>,
+        database: Option<&'a str>,
+        command: Option<&'a str>,
+        command_code: Option<u32>,
+        statement_class: Option<&'a str>,
+        sql_text: Option<&'a str>,
+        sql_original_bytes: Option<u64>,
+        sql_truncated: Option<bool>,
+        fingerprint: Option<u64>,
+        tables: Vec<&'a str>,
+        result: Option<&'a str>,
+        error_code: Option<u32>,
+        sqlstate: Option<&'a str>,
+        error_message: Option<&'a str>,
+        error_message_original_bytes: Option<u64>,
+        error_message_truncated: Option<bool>,
+        rows_sent: Option<u64>,
+        rows_affected: Option<u64>,
+        gap_reason: Option<&'a str>,
+        gap_events: Option<u64>,
+        sampled_one_in: Option<u32>,
+        event_hash: Hash,
+    }
 }
 
 /// What was found out about a row by itself.

@@ -26,6 +26,7 @@ mod finding;
 mod link;
 mod manifest;
 mod outside;
+mod row_binary;
 mod rows;
 mod strays;
 mod unproven;
