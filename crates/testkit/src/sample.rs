@@ -41,6 +41,52 @@ pub fn span() -> Coverage {
     }
 }
 
+/// A server on this host, of which all is known.
+pub fn server_on(host: &str) -> Server {
+    Server {
+        host: host.into(),
+        instance: InstanceId::derive(host, "127.0.0.1:3306", "/var/lib/mysql"),
+        version: Some("10.11.19".into()),
+        address: Some([127, 0, 0, 1].into()),
+        process_id: 4242,
+        process_started_at: Timestamp(1_795_431_600_000_000_000),
+        ..server()
+    }
+}
+
+/// A statement of `shop_app` from 10.0.0.7 on db1. The collector and the sequence number are set by who seals it.
+pub fn query(sql: &str, started_at: Timestamp) -> Event {
+    Event {
+        collector: CollectorId(Uuid::nil()),
+        sequence: 0,
+        kind: EventKind::Command,
+        provider: Provider::Functions,
+        started_at,
+        duration_ns: Some(1_240_000),
+        server: server_on("db1").into(),
+        principal: Principal {
+            user: Some("shop_app".into()),
+            login_user: None,
+            client_host: Some("10.0.0.7".into()),
+            client_ip: Some([10, 0, 0, 7].into()),
+            client_port: Some(40_000),
+            transport: Some(Transport::Tcp),
+            tls: None,
+        },
+        session: Session { connection_id: Some(17), database: Some("shop".into()) },
+        command: Some(Command::QUERY),
+        statement: Some(Statement {
+            class: StatementClass::Read,
+            sql: Some(Text::from_source(sql.as_bytes(), sql.len() as u64)),
+            fingerprint: Some(7),
+            tables: vec!["orders".into()],
+        }),
+        outcome: Some(Outcome::Ok { rows_sent: Some(1), rows_affected: None }),
+        gap: None,
+        sampled_one_in: None,
+    }
+}
+
 /// A point query of one of several accounts, each from some hosts. The collector and the sequence number are set by who
 /// seals it.
 pub fn shop_query(number: u64, started_at: Timestamp) -> Event {

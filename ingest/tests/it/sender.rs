@@ -13,12 +13,9 @@ use tower::ServiceExt;
 use uuid::Uuid;
 use whence_chain::{Hash, Manifest, NO_BATCH, SigningKey, content_hash, coverage_hash, event_hash};
 use whence_ingest::IngestConfig;
-use whence_model::{
-    CollectorId, Command, Coverage, CoverageState, Event, EventKind, InstanceId, Outcome, Principal,
-    Provider, Server, Session, Statement, StatementClass, Text, Timestamp, Transport,
-};
+use whence_model::{CollectorId, Coverage, CoverageState, Event, Provider, Server, Timestamp};
 use whence_store::ConnectOptions;
-use whence_testkit::TestDatabase;
+use whence_testkit::{TestDatabase, sample};
 use whence_wire::Batch;
 
 pub const TOKEN: &str = "let-me-in";
@@ -161,47 +158,11 @@ pub fn post_bytes(bytes: impl Into<Body>) -> Request<Body> {
 }
 
 pub fn server() -> Server {
-    Server {
-        host: "db1".into(),
-        instance: InstanceId::derive("db1", "127.0.0.1:3306", "/var/lib/mysql"),
-        product: "MariaDB".into(),
-        version: Some("10.11.19".into()),
-        address: Some("127.0.0.1".parse().unwrap()),
-        port: Some(3306),
-        process_id: 4242,
-        process_started_at: Timestamp::now(),
-        container_id: None,
-    }
+    sample::server_on("db1")
 }
 
 pub fn query(sql: &str) -> Event {
-    Event {
-        collector: CollectorId(Uuid::nil()),
-        sequence: 0,
-        kind: EventKind::Command,
-        provider: Provider::Functions,
-        started_at: Timestamp::now(),
-        duration_ns: Some(1_000_000),
-        server: server().into(),
-        principal: Principal {
-            user: Some("shop_app".into()),
-            client_host: Some("10.0.0.7".into()),
-            client_ip: Some("10.0.0.7".parse().unwrap()),
-            transport: Some(Transport::Tcp),
-            ..Principal::default()
-        },
-        session: Session { connection_id: Some(17), database: Some("shop".into()) },
-        command: Some(Command::QUERY),
-        statement: Some(Statement {
-            class: StatementClass::Read,
-            sql: Some(Text::from_source(sql.as_bytes(), sql.len() as u64)),
-            fingerprint: Some(7),
-            tables: vec!["shop.orders".into()],
-        }),
-        outcome: Some(Outcome::Ok { rows_sent: Some(1), rows_affected: None }),
-        gap: None,
-        sampled_one_in: None,
-    }
+    sample::query(sql, Timestamp::now())
 }
 
 pub fn span(seen: u64, stored: u64) -> Coverage {

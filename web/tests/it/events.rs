@@ -2,12 +2,13 @@
 
 use uuid::Uuid;
 use whence_model::{
-    BatchId, CollectorId, Command, Coverage, CoverageState, Event, EventKind, Gap, InstanceId, LossReason,
-    Outcome, Principal, Provider, Server, Session, Statement, StatementClass, Text, Timestamp, Transport,
+    BatchId, CollectorId, Coverage, CoverageState, Event, EventKind, Gap, LossReason, Outcome, Principal,
+    Provider, Session, Timestamp,
 };
 use whence_store::Store;
 use whence_store::row::{BatchRow, CoverageRow, EventRow};
 use whence_testkit::sample;
+pub use whence_testkit::sample::server_on as server;
 
 pub const COLLECTOR: CollectorId = CollectorId(Uuid::from_u128(0x0198_c0de_0000_7000_8000_0000_0000_0001));
 /// 2026-11-23T12:00:00Z.
@@ -16,51 +17,10 @@ pub const SECOND: i64 = 1_000_000_000;
 /// The hour that begins at noon, as a query.
 pub const HOUR: &str = "from=2026-11-23T12:00:00Z&to=2026-11-23T13:00:00Z";
 
-pub fn server(host: &str) -> Server {
-    Server {
-        host: host.into(),
-        instance: InstanceId::derive(host, "127.0.0.1:3306", "/var/lib/mysql"),
-        product: "MariaDB".into(),
-        version: Some("10.11.19".into()),
-        address: Some("127.0.0.1".parse().unwrap()),
-        port: Some(3306),
-        process_id: 4242,
-        process_started_at: NOON.plus_ns(-3600 * SECOND),
-        container_id: None,
-    }
-}
-
 /// A statement of `shop_app` from 10.0.0.7 on db1, one second after noon for each number of its sequence.
 pub fn query(sequence: u64, sql: &str) -> Event {
-    Event {
-        collector: COLLECTOR,
-        sequence,
-        kind: EventKind::Command,
-        provider: Provider::Functions,
-        started_at: NOON.plus_ns(i64::try_from(sequence).unwrap() * SECOND),
-        duration_ns: Some(1_240_000),
-        server: server("db1").into(),
-        principal: Principal {
-            user: Some("shop_app".into()),
-            login_user: None,
-            client_host: Some("10.0.0.7".into()),
-            client_ip: Some("10.0.0.7".parse().unwrap()),
-            client_port: Some(40_000),
-            transport: Some(Transport::Tcp),
-            tls: None,
-        },
-        session: Session { connection_id: Some(17), database: Some("shop".into()) },
-        command: Some(Command::QUERY),
-        statement: Some(Statement {
-            class: StatementClass::Read,
-            sql: Some(Text::from_source(sql.as_bytes(), sql.len() as u64)),
-            fingerprint: Some(7),
-            tables: vec!["orders".into()],
-        }),
-        outcome: Some(Outcome::Ok { rows_sent: Some(1), rows_affected: None }),
-        gap: None,
-        sampled_one_in: None,
-    }
+    let at = NOON.plus_ns(i64::try_from(sequence).unwrap() * SECOND);
+    Event { collector: COLLECTOR, sequence, ..sample::query(sql, at) }
 }
 
 /// The same by another account from another host.
