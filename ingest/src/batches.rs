@@ -23,14 +23,14 @@ use axum::http::HeaderMap;
 use serde::Serialize;
 use tracing::Instrument as _;
 use whence_chain::PublicKey;
-use whence_model::{Event, Timestamp};
+use whence_model::Timestamp;
 use whence_store::row::EventRow;
 use whence_wire::Batch;
 
 use crate::lane::{Checked, Place, Turn};
 use crate::refusal::Refusal;
 use crate::router::Ingest;
-use crate::{check, receive};
+use crate::{check, receive, write};
 
 /// How often the same oddity of one collector is logged.
 const REMINDER: Duration = Duration::from_mins(10);
@@ -64,7 +64,7 @@ pub async fn receive(
     let key = ingest.keys.key(&ingest.config.store, collector).await?;
     let declared = receive::declared_missing(&headers);
     let checked = blocking(move || check_run(run, &key, declared)).await??;
-    let events = checked.iter().map(|checked| checked.batch.events.len()).sum();
+    let events = checked.iter().map(|checked| checked.rows.events.len()).sum();
     let room = ingest.room(memory_bytes(events, decompressed_bytes)).await?;
     drop(decoding);
     if let Some(before) = receive::follows(&headers) {
@@ -80,13 +80,12 @@ pub async fn receive(
     stored.map_err(|error| Refusal::Internal(error.into()))?.map(Json)
 }
 
-/// How much memory batches take until they are stored, about: their events, and the rows that are made of them.
+/// How much memory batches take until they are stored, about.
 fn memory_bytes(events: usize, decompressed_bytes: usize) -> usize {
-    const EVENT_BYTES: usize = size_of::<Event>() + size_of::<EventRow>();
-    EVENT_BYTES * events + 2 * decompressed_bytes
+    size_of::<EventRow>() * events + 2 * decompressed_bytes
 }
 
-/// Checks batches of one collector, as far as they are what it signed; the refusal is that of the first.
+/// Checks batches of one collector, as far as they are what it signed, and makes their rows; the refusal is that of the first.
 fn check_run(
     run: Vec<Batch>,
     key: &PublicKey,
@@ -100,7 +99,11 @@ fn check_run(
             break;
         }
         match check::contents(&batch, key) {
-            Ok((event_hashes, months)) => checked.push(Checked { batch, event_hashes, months, declared }),
+            Ok((event_hashes, months)) => {
+                let mismatches = batch.coverage.iter().filter(|span| !span.adds_up()).count();
+                let rows = Arc::new(write::rows(batch, event_hashes));
+                checked.push(Checked { rows, months, mismatches, declared });
+            }
             Err(refusal) if checked.is_empty() => return Err(refusal),
             Err(_) => break,
         }
@@ -115,21 +118,22 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 impl Ingest {
     /// What is odd and is stored all the same, since refusing it would lose it.
-    pub fn note_oddities(&self, batch: &Batch, now: Timestamp, turn: &mut Turn) {
+    pub fn note_oddities(&self, checked: &Checked, now: Timestamp, turn: &mut Turn) {
+        let batch = &checked.rows.batch;
         if check::is_ahead(batch, now) {
             self.metrics.batches_ahead.inc();
             if is_due(&mut turn.ahead_logged) {
                 tracing::warn!(
-                    sealed_at = %batch.manifest.sealed_at,
+                    sealed_at = %batch.sealed_at,
                     "a batch tells of times far ahead of this clock; set the clock of its host, or of this one"
                 );
             }
         }
-        let mismatches = batch.coverage.iter().filter(|span| !span.adds_up()).count();
+        let mismatches = checked.mismatches;
         if mismatches > 0 {
             self.metrics.coverage_mismatches.inc_by(mismatches as u64);
             if is_due(&mut turn.mismatch_logged) {
-                let number = batch.manifest.number;
+                let number = batch.number;
                 tracing::error!(
                     number,
                     mismatches,
@@ -139,16 +143,16 @@ impl Ingest {
         }
     }
 
-    pub fn count(&self, place: &Place, batch: &Batch) {
+    pub fn count(&self, place: &Place, checked: &Checked) {
         let metrics = &self.metrics;
         if matches!(place, Place::Stored) {
             metrics.batches_repeated.inc();
             return;
         }
         metrics.batches_stored.inc();
-        metrics.events_stored.inc_by(batch.events.len() as u64);
-        metrics.coverage_stored.inc_by(batch.coverage.len() as u64);
-        let number = batch.manifest.number;
+        metrics.events_stored.inc_by(checked.rows.events.len() as u64);
+        metrics.coverage_stored.inc_by(checked.rows.coverage.len() as u64);
+        let number = checked.rows.batch.number;
         match *place {
             Place::Next { missing } if missing > 0 => {
                 metrics.batches_missing.inc_by(missing);

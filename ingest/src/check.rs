@@ -53,17 +53,16 @@ fn month(at: Timestamp) -> Month {
 /// Whether `batch` is the next after `before`, which is None when it is the first.
 ///
 /// `missing`: the batches between the two will never come, so that hash and sequence leap.
-pub fn follows(batch: &Batch, before: Option<&BatchRow>, missing: bool) -> Result<(), Refusal> {
-    let manifest = &batch.manifest;
-    let number = manifest.number;
+pub fn follows(batch: &BatchRow, before: Option<&BatchRow>, missing: bool) -> Result<(), Refusal> {
+    let number = batch.number;
     let next_sequence = next_sequence(before);
     let previous_hash = before.map_or(NO_BATCH, |before| before.batch_hash);
-    if !missing && manifest.previous_hash != previous_hash {
+    if !missing && batch.previous_hash != previous_hash {
         let what = "the hash of the batch before it";
-        let (found, expected) = (hex::encode(manifest.previous_hash), hex::encode(previous_hash));
+        let (found, expected) = (hex::encode(batch.previous_hash), hex::encode(previous_hash));
         return Err(Refusal::BrokenChain { number, what, found, expected });
     }
-    let first = manifest.first_sequence;
+    let first = batch.first_sequence;
     let is_right = if missing { first >= next_sequence } else { first == next_sequence };
     if !is_right {
         let expected = if missing { format!("{next_sequence} or more") } else { next_sequence.to_string() };
@@ -74,8 +73,8 @@ pub fn follows(batch: &Batch, before: Option<&BatchRow>, missing: bool) -> Resul
 }
 
 /// Whether `batch`, which comes late, is the one that `after` was linked to.
-pub fn precedes(batch: &Batch, after: &BatchRow) -> Result<(), Refusal> {
-    let number = batch.manifest.number;
+pub fn precedes(batch: &BatchRow, after: &BatchRow) -> Result<(), Refusal> {
+    let number = batch.number;
     if after.previous_hash != batch.batch_hash {
         let (found, expected) = (hex::encode(batch.batch_hash), hex::encode(after.previous_hash));
         return Err(Refusal::BrokenChain { number, what: "its own hash", found, expected });
@@ -89,7 +88,7 @@ pub fn next_sequence(newest: Option<&BatchRow>) -> u64 {
 }
 
 /// Whether the batch tells of times that have not come. Its collector's clock is wrong, or ours.
-pub fn is_ahead(batch: &Batch, now: Timestamp) -> bool {
-    let newest = batch.events.iter().map(|event| event.started_at).max();
-    newest.max(Some(batch.manifest.sealed_at)).is_some_and(|newest| newest.since_ns(now) > AHEAD_NS)
+pub fn is_ahead(batch: &BatchRow, now: Timestamp) -> bool {
+    let newest = batch.last_started_at.max(Some(batch.sealed_at));
+    newest.is_some_and(|newest| newest.since_ns(now) > AHEAD_NS)
 }

@@ -67,7 +67,7 @@ struct Claim {
 
 struct Write {
     writer: WriterId,
-    batches: Vec<GroupedBatch>,
+    batches: Vec<Arc<GroupedBatch>>,
     months: HashSet<Month>,
     answer: oneshot::Sender<Result<(), StoreError>>,
 }
@@ -115,7 +115,7 @@ impl Groups {
     pub async fn write(
         &self,
         writer: WriterId,
-        batches: Vec<GroupedBatch>,
+        batches: Vec<Arc<GroupedBatch>>,
         months: HashSet<Month>,
     ) -> Result<(), StoreError> {
         let (answer, answered) = oneshot::channel();
@@ -263,7 +263,7 @@ impl Writing {
         let writes = group.len();
         let (batches, answers): (Vec<_>, Vec<_>) =
             group.into_iter().map(|write| (write.batches, write.answer)).unzip();
-        let batches: Vec<GroupedBatch> = batches.into_iter().flatten().collect();
+        let batches: Vec<Arc<GroupedBatch>> = batches.into_iter().flatten().collect();
         let written = self.store.write_group(writer, &batches).await;
         if let Err(error) = &written {
             self.writer.set(None);

@@ -10,18 +10,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::time::timeout;
-use whence_chain::Hash;
 use whence_model::{BatchId, CollectorId, Timestamp};
-use whence_store::StoreError;
 use whence_store::row::BatchRow;
-use whence_wire::Batch;
+use whence_store::{GroupedBatch, StoreError};
 
 use crate::batches::Confirmed;
 use crate::check::{self, Month};
 use crate::group::{ANSWER_TIMEOUT, Known};
 use crate::refusal::Refusal;
 use crate::router::Ingest;
-use crate::write::{Rows, batch_id};
+use crate::write;
 
 /// A batch that finds its collector taken by another ingest is tried for so long. Then its collector sends it again.
 const TRY: Duration = Duration::from_secs(10);
@@ -43,9 +41,11 @@ pub struct Turn {
 
 /// A batch that is what its collector signed.
 pub struct Checked {
-    pub batch: Batch,
-    pub event_hashes: Vec<Hash>,
+    /// What is written of it.
+    pub rows: Arc<GroupedBatch>,
     pub months: HashSet<Month>,
+    /// So many of its coverage spans do not add up.
+    pub mismatches: usize,
     /// The batches that its collector declares missing, first and last.
     pub declared: Option<(u64, u64)>,
 }
@@ -70,14 +70,17 @@ impl Place {
 impl Ingest {
     /// Stores batches of one collector, the first of them or as many as follow it directly, and returns when ClickHouse has
     /// them. Must not be given up half way: see `Groups::write`.
-    pub async fn store(&self, run: Vec<Checked>) -> Result<Confirmed, Refusal> {
+    pub async fn store(&self, mut run: Vec<Checked>) -> Result<Confirmed, Refusal> {
         let Some(first) = run.first() else { return Err(Refusal::Internal(anyhow::anyhow!("an empty run"))) };
-        let lane = self.lane(first.batch.manifest.collector);
+        let lane = self.lane(CollectorId(first.rows.batch.collector_id));
         let mut turn = lane.turn.lock().await;
         let began = Instant::now();
         let received_at = Timestamp::now();
+        for checked in &mut run {
+            write::receive(Arc::make_mut(&mut checked.rows), received_at);
+        }
         let places = loop {
-            match self.try_store(&mut turn, &run, received_at).await {
+            match self.try_store(&mut turn, &run).await {
                 Err(Refusal::StoreUnavailable(StoreError::SessionEnded | StoreError::SessionBusy))
                     if began.elapsed() < TRY => {}
                 places => break places?,
@@ -86,12 +89,12 @@ impl Ingest {
         self.store_works();
         let mut confirmed = Confirmed { number: 0, stored: "before" };
         for (place, checked) in places.iter().zip(&run) {
-            confirmed.number = checked.batch.manifest.number;
+            confirmed.number = checked.rows.batch.number;
             if !matches!(place, Place::Stored) {
                 confirmed.stored = "new";
-                self.note_oddities(&checked.batch, received_at, &mut turn);
+                self.note_oddities(checked, received_at, &mut turn);
             }
-            self.count(place, &checked.batch);
+            self.count(place, checked);
         }
         lane.newest.send_if_modified(|newest| {
             let is_newer = confirmed.number > *newest;
@@ -111,25 +114,18 @@ impl Ingest {
         }
     }
 
-    async fn try_store(
-        &self,
-        turn: &mut Turn,
-        run: &[Checked],
-        received_at: Timestamp,
-    ) -> Result<Vec<Place>, Refusal> {
-        let rows = |checked: &Checked| Rows::new(&checked.batch, &checked.event_hashes, received_at);
-        let mut rows: Vec<Rows> = run.iter().map(rows).collect();
-        let batches = || rows.iter().map(|rows| rows.batch.clone()).collect();
+    async fn try_store(&self, turn: &mut Turn, run: &[Checked]) -> Result<Vec<Place>, Refusal> {
+        let batches = || run.iter().map(|checked| checked.rows.batch.clone()).collect();
         // Whatever goes wrong from here, the next batch asks anew.
         let mut known = match turn.known.take().filter(|known| self.groups.is_current(known.writer)) {
             Some(known) => known,
             None => self.groups.claim(batches()).await?,
         };
-        let mut places = answered(self.places(run, &rows, &known)).await;
+        let mut places = answered(self.places(run, &known)).await;
         if places.is_err() {
             // Another ingest may have stored more of it: only a write would have told.
             known = self.groups.claim(batches()).await?;
-            places = answered(self.places(run, &rows, &known)).await;
+            places = answered(self.places(run, &known)).await;
         }
         let places = match places {
             Ok(places) => places,
@@ -138,8 +134,8 @@ impl Ingest {
                 return Err(refusal);
             }
         };
-        let mut place = places.iter();
-        rows.retain(|_| place.next().is_some_and(|place| !matches!(place, Place::Stored)));
+        let not_stored = run.iter().zip(&places).filter(|(_, place)| !matches!(place, Place::Stored));
+        let mut rows: Vec<Arc<GroupedBatch>> = not_stored.map(|(checked, _)| checked.rows.clone()).collect();
         let Some(newest) = rows.last().map(|rows| rows.batch.clone()) else {
             turn.known = Some(known);
             return Ok(places);
@@ -153,8 +149,7 @@ impl Ingest {
         let written = run.iter().take(places.len());
         let months = written.flat_map(|checked| checked.months.iter().copied()).collect();
         let began = Instant::now();
-        let batches = rows.into_iter().map(Rows::grouped).collect();
-        let written = self.groups.write(known.writer, batches, months).await;
+        let written = self.groups.write(known.writer, rows, months).await;
         self.metrics.write_seconds.observe(began.elapsed().as_secs_f64());
         written?;
         if known.newest.as_ref().is_none_or(|known| known.number < newest.number) {
@@ -168,10 +163,14 @@ impl Ingest {
     ///
     /// Only a writer before this one can have left some, of the batches behind the newest. It wrote the events of several at
     /// once, all in one month and so in one part: when there are none of a batch, there are none of those behind it.
-    async fn leave_out_stored(&self, rows: &mut [Rows], known: &mut Known) -> Result<(), Refusal> {
+    async fn leave_out_stored(
+        &self,
+        rows: &mut [Arc<GroupedBatch>],
+        known: &mut Known,
+    ) -> Result<(), Refusal> {
         let mut asked = std::mem::take(&mut known.stored);
         for place in 0..rows.len() {
-            let Some((row, behind)) = rows.get_mut(place..).and_then(<[Rows]>::split_first_mut) else {
+            let Some((row, behind)) = rows.get_mut(place..).and_then(<[_]>::split_first_mut) else {
                 break;
             };
             let id = BatchId(row.batch.batch_id);
@@ -189,22 +188,24 @@ impl Ingest {
             if stored.is_empty() && !row.events.is_empty() {
                 known.unsure = false;
             }
-            row.events.retain(|event| !stored.contains(&event.sequence));
+            if !stored.is_empty() {
+                Arc::make_mut(row).events.retain(|event| !stored.contains(&event.sequence));
+            }
         }
         Ok(())
     }
 
     /// Finds the place of the first batch, or says why it has none, and those of the batches that follow it directly.
-    async fn places(&self, run: &[Checked], rows: &[Rows], known: &Known) -> Result<Vec<Place>, Refusal> {
+    async fn places(&self, run: &[Checked], known: &Known) -> Result<Vec<Place>, Refusal> {
         let mut places = Vec::new();
         let (mut before, mut months) = (None::<&BatchRow>, HashSet::<Month>::new());
-        for (checked, rows) in run.iter().zip(rows) {
-            let batch = &checked.batch;
+        for checked in run {
+            let batch = &checked.rows.batch;
             let place = match (places.last(), before) {
                 (None, _) => self.place(batch, known, checked.declared).await?,
                 (Some(Place::Next { .. }), Some(before)) => {
                     months.extend(&checked.months);
-                    let follows = before.number.checked_add(1) == Some(batch.manifest.number)
+                    let follows = before.number.checked_add(1) == Some(batch.number)
                         && check::follows(batch, Some(before), false).is_ok();
                     if !follows || months.len() > 1 {
                         break;
@@ -220,7 +221,7 @@ impl Ingest {
             if months.is_empty() && !matches!(place, Place::Stored) {
                 months.extend(&checked.months);
             }
-            before = Some(&rows.batch);
+            before = Some(batch);
             places.push(place);
         }
         Ok(places)
@@ -229,11 +230,11 @@ impl Ingest {
     /// Finds the batch's place, or says why it has none.
     async fn place(
         &self,
-        batch: &Batch,
+        batch: &BatchRow,
         known: &Known,
         declared: Option<(u64, u64)>,
     ) -> Result<Place, Refusal> {
-        let number = batch.manifest.number;
+        let number = batch.number;
         let newest = known.newest.as_ref();
         let last = newest.map_or(0, |newest| newest.number);
         if number <= last {
@@ -255,20 +256,20 @@ impl Ingest {
     }
 
     /// The place of a batch whose number is not above that of the newest.
-    async fn place_before(&self, batch: &Batch, last: u64) -> Result<Place, Refusal> {
+    async fn place_before(&self, batch: &BatchRow, last: u64) -> Result<Place, Refusal> {
         let store = &self.config.store;
-        let collector = batch.manifest.collector;
-        let number = batch.manifest.number;
-        if let Some(stored) = store.find_batch(batch_id(collector, number)).await? {
+        let number = batch.number;
+        let beside = |number| BatchId::derive(CollectorId(batch.collector_id), number);
+        if let Some(stored) = store.find_batch(BatchId(batch.batch_id)).await? {
             if stored.batch_hash == batch.batch_hash {
                 return Ok(Place::Stored);
             }
             return Err(Refusal::ConflictingBatch { number, last });
         }
         // It was declared missing, and came after all: it must fit what lies beside it.
-        let before = store.find_batch(batch_id(collector, number - 1)).await?;
+        let before = store.find_batch(beside(number - 1)).await?;
         check::follows(batch, before.as_ref(), before.is_none() && number > 1)?;
-        if let Some(after) = store.find_batch(batch_id(collector, number + 1)).await? {
+        if let Some(after) = store.find_batch(beside(number + 1)).await? {
             check::precedes(batch, &after)?;
         }
         Ok(Place::Late)

@@ -19,6 +19,7 @@
 //! several behind one address; a claim from elsewhere is an error that a person must resolve. A writer is used for a day at most
 //! ([`WRITER_LIFETIME`]), so that claims can be forgotten after a month.
 
+use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -157,10 +158,15 @@ impl Store {
     /// Writes batches that this writer may write and that are not stored, and returns when ClickHouse has all of them.
     ///
     /// After an error some may be there in part: the writer must not be used again.
-    pub async fn write_group(&self, writer: WriterId, group: &[GroupedBatch]) -> Result<(), StoreError> {
+    pub async fn write_group(
+        &self,
+        writer: WriterId,
+        group: &[impl Borrow<GroupedBatch>],
+    ) -> Result<(), StoreError> {
         let token = fresh_token();
         let store =
             Self { client: self.in_session(writer).with_setting("session_check", "1"), ..self.clone() };
+        let group: Vec<&GroupedBatch> = group.iter().map(Borrow::borrow).collect();
         let events: Vec<&EventRow> = group.iter().flat_map(|batch| &batch.events).collect();
         store.insert("events", &token, events).await?;
         let coverage: Vec<&CoverageRow> = group.iter().flat_map(|batch| &batch.coverage).collect();

@@ -77,15 +77,24 @@ pub struct EventRow {
 impl EventRow {
     /// The row of `event`, which came in `batch` and has the hash `event_hash`.
     pub fn new(event: &Event, batch: BatchId, received_at: Timestamp, event_hash: [u8; 32]) -> Self {
-        let server = &event.server;
-        let principal = &event.principal;
-        let statement = event.statement.as_ref();
-        let sql = statement.and_then(|statement| statement.sql.as_ref());
-        let outcome = OutcomeColumns::new(event.outcome.as_ref());
+        Self::from_event(event.clone(), batch, received_at, event_hash)
+    }
+
+    /// The same, where the event is needed no more.
+    pub fn from_event(event: Event, batch: BatchId, received_at: Timestamp, event_hash: [u8; 32]) -> Self {
+        let event_id = event.id().0;
+        let Event { server, principal, session, .. } = event;
+        let class = event.statement.as_ref().map(|statement| statement.class.as_str().into());
+        let fingerprint = event.statement.as_ref().and_then(|statement| statement.fingerprint);
+        let (sql, tables) =
+            event.statement.map_or_else(Default::default, |statement| (statement.sql, statement.tables));
+        let (sql_text, sql_original_bytes, sql_truncated) = columns(sql);
+        let outcome = OutcomeColumns::new(event.outcome);
+        let (error_message, error_message_original_bytes, error_message_truncated) = columns(outcome.message);
         Self {
             collector_id: event.collector.0,
             sequence: event.sequence,
-            event_id: event.id().0,
+            event_id,
             batch_id: batch.0,
             kind: event.kind.as_str().into(),
             provider: event.provider.as_str().into(),
@@ -101,29 +110,29 @@ impl EventRow {
             server_process_id: server.process_id,
             server_started_at: server.process_started_at,
             container_id: server.container_id.clone(),
-            user: principal.user.clone(),
-            login_user: principal.login_user.clone(),
-            client_host: principal.client_host.clone(),
+            user: principal.user,
+            login_user: principal.login_user,
+            client_host: principal.client_host,
             client_ip: principal.client_ip.map(to_ipv6),
             client_port: principal.client_port,
             transport: principal.transport.map(|transport| transport.as_str().into()),
             tls: principal.tls,
-            connection_id: event.session.connection_id,
-            database: event.session.database.clone(),
+            connection_id: session.connection_id,
+            database: session.database,
             command: event.command.map(Command::name),
             command_code: event.command.map(|command| command.0),
-            statement_class: statement.map(|statement| statement.class.as_str().into()),
-            sql_text: sql.map(|sql| sql.text.clone()),
-            sql_original_bytes: sql.map(|sql| sql.original_bytes),
-            sql_truncated: sql.map(|sql| sql.truncated),
-            fingerprint: statement.and_then(|statement| statement.fingerprint),
-            tables: statement.map(|statement| statement.tables.clone()).unwrap_or_default(),
+            statement_class: class,
+            sql_text,
+            sql_original_bytes,
+            sql_truncated,
+            fingerprint,
+            tables,
             result: outcome.result,
             error_code: outcome.error_code,
             sqlstate: outcome.sqlstate,
-            error_message: outcome.message.as_ref().map(|message| message.text.clone()),
-            error_message_original_bytes: outcome.message.as_ref().map(|message| message.original_bytes),
-            error_message_truncated: outcome.message.as_ref().map(|message| message.truncated),
+            error_message,
+            error_message_original_bytes,
+            error_message_truncated,
             rows_sent: outcome.rows_sent,
             rows_affected: outcome.rows_affected,
             gap_reason: event.gap.map(|gap| gap.reason.as_str().into()),
@@ -238,6 +247,13 @@ fn text(text: Option<String>, original_bytes: Option<u64>, truncated: Option<boo
     })
 }
 
+/// The columns of a text: the inverse of [`text`].
+fn columns(text: Option<Text>) -> (Option<String>, Option<u64>, Option<bool>) {
+    text.map_or_else(Default::default, |text| {
+        (Some(text.text), Some(text.original_bytes), Some(text.truncated))
+    })
+}
+
 #[derive(Default)]
 struct OutcomeColumns {
     result: Option<String>,
@@ -249,12 +265,12 @@ struct OutcomeColumns {
 }
 
 impl OutcomeColumns {
-    fn new(outcome: Option<&Outcome>) -> Self {
+    fn new(outcome: Option<Outcome>) -> Self {
         let Some(outcome) = outcome else {
             return Self::default();
         };
         let result = Some(outcome.as_str().to_owned());
-        match outcome.clone() {
+        match outcome {
             Outcome::Ok { rows_sent, rows_affected } => {
                 Self { result, rows_sent, rows_affected, ..Self::default() }
             }
