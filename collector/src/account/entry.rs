@@ -68,7 +68,7 @@ impl Account {
         let lost: u64 = self.lost.values().sum();
         let filtered: u64 = self.filtered.values().sum();
         let seen = self.stored + filtered + lost;
-        if self.since >= to && seen == 0 {
+        if self.since >= to && seen == 0 && self.flaws.is_empty() {
             return None;
         }
         Some(Coverage {

@@ -100,6 +100,7 @@ impl File {
             Some(kept) if kept.ended && newest >= kept.batch => Began::Start,
             Some(_) => Began::Crash,
         };
+        let is_damaged = kept.is_none() && newest > 0;
         let kept = kept.unwrap_or_default();
         let settled = if is_same_ring && newest >= kept.batch { kept.settled } else { Vec::new() };
         let (mut accounts, saved_at, roomless) = if newest >= kept.batch {
@@ -107,8 +108,8 @@ impl File {
         } else {
             (kept.before, kept.saved_before, kept.roomless_before)
         };
-        // The counters of another ring are other counters, which begin at 0.
-        let roomless = if is_same_ring { roomless } else { Some(Counted::default()) };
+        // The counters of another ring are other counters, which begin at 0. Without the file it may be the same ring.
+        let roomless = if is_same_ring || is_damaged { roomless } else { Some(Counted::default()) };
         let boot = |ring: &str| ring.split(':').next().map(str::to_owned);
         if boot(&kept.ring) != boot(ring) {
             // Process numbers are of another life.

@@ -16,6 +16,9 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 const MOST_BATCHES: usize = 16;
 /// … and most events behind its first batch: as many as ClickHouse takes in at once without growing slower.
 const MOST_EVENTS: u32 = 65_536;
+/// So long no second request goes out after one that was not taken: behind the URL may be several ingests, of which one
+/// would wait in vain for what another has.
+const ONE_AT_A_TIME: Duration = Duration::from_mins(5);
 
 pub struct Shipper<'a> {
     spool: &'a SharedSpool,
@@ -26,6 +29,8 @@ pub struct Shipper<'a> {
     missing: Option<(u64, u64)>,
     /// Sent while the one before was unanswered, which is confirmed by now.
     second: Option<Sent>,
+    /// Until then no second request goes out.
+    single_until: Option<Instant>,
     /// Several batches, or two requests, at once were not taken: the next batch goes by itself, so that its answer is about it.
     one_by_one: bool,
 }
@@ -53,7 +58,16 @@ impl Sent {
 impl<'a> Shipper<'a> {
     pub fn new(spool: &'a SharedSpool, client: &'a mut Client, metrics: &'a Metrics) -> Self {
         let backoff = Backoff::default();
-        Self { spool, client, metrics, backoff, missing: None, second: None, one_by_one: false }
+        Self {
+            spool,
+            client,
+            metrics,
+            backoff,
+            missing: None,
+            second: None,
+            single_until: None,
+            one_by_one: false,
+        }
     }
 
     /// How long to wait when the spool cannot be used.
@@ -82,6 +96,7 @@ impl<'a> Shipper<'a> {
             }
             // It may be about the request before, or have overtaken it.
             _ if matches!(sent.before, Before::OnItsWay(_)) => {
+                self.single_until = Some(Instant::now() + ONE_AT_A_TIME);
                 self.one_by_one = true;
                 None
             }
@@ -117,7 +132,8 @@ impl<'a> Shipper<'a> {
 
     /// Sends what follows those that are on their way, when there is so much that more follows it.
     fn send_behind(&self, first: &Sent) -> Option<Sent> {
-        if self.one_by_one || self.missing.is_some() {
+        let is_single = self.single_until.is_some_and(|until| Instant::now() < until);
+        if is_single || self.one_by_one || self.missing.is_some() {
             return None;
         }
         let (run, waiting) = {

@@ -285,7 +285,10 @@ impl Walk<'_> {
             if let Some(finding) = contents.finding() {
                 report.find(finding.clone());
             }
-            self.links.declare(contents.gaps.iter().map(|(_, gap)| *gap), &contents.lost_batches);
+            // What is left of a batch that retention is removing proves nothing; the declaration names what it told.
+            if contents.finding().is_none_or(|finding| finding.kind != Kind::Unfinished) {
+                self.links.declare(contents.gaps.iter().map(|(_, gap)| *gap), &contents.lost_batches);
+            }
             for (sequence, gap) in &contents.gaps {
                 report.find(Finding {
                     kind: Kind::EventsLost,
