@@ -8,6 +8,10 @@ use whence_model::{Provider, Server, Timestamp};
 use crate::discover::{BinaryId, Plan};
 use crate::probe::{Attachment, Probes};
 
+/// So many programs that no process runs keep their probes, so that a server is recorded from its start when it starts
+/// again. With containers programs come and go without end, and there is room for 256.
+const MOST_IDLE: usize = 64;
+
 /// One server program.
 pub struct Program {
     pub plan: Plan,
@@ -101,8 +105,18 @@ impl Programs {
         self.processes.insert(tgid, binary);
     }
 
+    /// Process `tgid` has ended. Takes the probes off the program that had them first of those that nobody runs, when
+    /// they are too many; they are put on again when somebody does.
     pub fn remove_process(&mut self, tgid: u32) {
         self.processes.remove(&tgid);
+        let is_idle = |binary: &BinaryId| !self.processes.values().any(|running| running == binary);
+        let attached = |program: &Program| program.probes.as_ref().ok().map(|attached| attached.at);
+        let idle = self.programs.iter().filter(|(binary, _)| is_idle(binary));
+        let idle: Vec<_> = idle.filter_map(|(binary, program)| Some((attached(program)?, *binary))).collect();
+        let first = idle.iter().min_by_key(|(at, _)| *at).filter(|_| idle.len() > MOST_IDLE);
+        if let Some((_, first)) = first {
+            self.detach(*first, "no process ran it");
+        }
     }
 
     /// The program of a process that is watched, and the other processes of it.

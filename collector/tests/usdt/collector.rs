@@ -111,6 +111,17 @@ impl Place {
         spans.filter(|span| span.server.process_id == server.pid()).collect()
     }
 
+    /// Whether `server` is in the collector's status.
+    pub fn knows(&self, server: &Server) -> bool {
+        let status = std::fs::read_to_string(self.spool().join("status.json"));
+        status.is_ok_and(|status| status.contains(&format!("(pid {})", server.pid())))
+    }
+
+    /// How many programs have probes.
+    pub fn probed_programs(&self) -> usize {
+        self.pins.programs()
+    }
+
     /// Waits until one more span of `server` tells that it is watched.
     pub fn until_watched(&self, server: &Server) {
         let watched = || {
@@ -143,6 +154,13 @@ impl Collector {
         let binary = BinaryId::of(&server.executable()).unwrap();
         let process = inspect(server.pid(), HOST).unwrap();
         self.tell.send(Finding::Process { binary, process }).unwrap();
+    }
+
+    /// Ends `server`, and discovery sees it.
+    pub fn ended(&self, server: &mut Server) {
+        let id = inspect(server.pid(), HOST).unwrap().id;
+        server.kill();
+        self.tell.send(Finding::Ended(id)).unwrap();
     }
 
     /// … and has looked at all.

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at its first surprise")]
 
 mod account;
+mod churn;
 mod coexistence;
 mod collector;
 mod events;

@@ -1,5 +1,6 @@
 //! What `whence up` tells the person at the terminal: each database server and what became of it.
 
+use super::say;
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,12 +30,15 @@ impl Announcer {
             }
         });
         if looked.await.is_err() {
-            println!("capturing does not work: {} says why; it is tried again and again", log.display());
+            say(format_args!(
+                "capturing does not work: {} says why; it is tried again and again",
+                log.display()
+            ));
             return;
         }
         self.tell_changes();
         if self.told.is_empty() {
-            println!("no database server is running here yet; one that starts is captured at once");
+            say("no database server is running here yet; one that starts is captured at once");
         }
     }
 
@@ -50,7 +54,7 @@ impl Announcer {
         let Ok(status) = Status::read(&self.status_file) else { return };
         for server in &status.servers {
             if !self.told.contains(server) {
-                println!("{}", line(server));
+                say(line(server));
             }
         }
         self.told = status.servers;

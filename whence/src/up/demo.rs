@@ -18,6 +18,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::say;
 use super::supervise::open_log;
 
 const START_DEADLINE: Duration = Duration::from_mins(1);
@@ -93,7 +94,7 @@ impl Demo {
             DirBuilder::new().recursive(true).mode(0o711).create(path)?;
         }
         if !data.exists() {
-            println!("demo: making a MariaDB data directory, {}", data.display());
+            say(format_args!("demo: making a MariaDB data directory, {}", data.display()));
             install(&data, &owner, runs_as.as_ref()).await?;
         }
         // In the data directory, and called by its name alone: a socket's path may have 107 bytes only.
@@ -123,9 +124,9 @@ impl Demo {
             .context("cannot start the demo's mariadbd")?;
         let mut demo = Self { server, client: Client { data, socket, port, owner } };
         demo.prepare(log).await?;
-        println!(
+        say(format_args!(
             "demo: MariaDB on 127.0.0.1:{port}, accounts shop_app, report and hr_admin, password {PASSWORD}"
-        );
+        ));
         Ok(demo)
     }
 

@@ -10,6 +10,7 @@ pub mod parent;
 mod parts;
 mod supervise;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -130,7 +131,7 @@ async fn with_database(
         () = shutdown.cancelled() => Ok(()),
     };
     if shutdown.is_cancelled() {
-        println!("stopping");
+        say("stopping");
     }
     // In the order of the data's way, so that what was seen is stored before its receiver ends.
     for part in running {
@@ -162,9 +163,9 @@ async fn serve(
     if captures {
         announcer.first_look(&data.path("log/collector.log"), FIRST_LOOK_DEADLINE).await;
     } else {
-        println!("capturing needs root: started without it, only the pages run; start with sudo to capture");
+        say("capturing needs root: started without it, only the pages run; start with sudo to capture");
     }
-    println!("ready: http://{listen}");
+    say(format_args!("ready: http://{listen}"));
     if let Some(demo) = demo {
         demo.traffic(shutdown.clone());
     }
@@ -214,7 +215,7 @@ async fn make_admin(store: &Store, data: &DataDirectory) -> anyhow::Result<()> {
         let password = data::random_text();
         people::add(store, ADMIN, &password.clone().into(), Role::Admin).await?;
         // At once: whatever happens next, it cannot be had again.
-        println!("sign in as {ADMIN} with password {password} (shown this once)");
+        say(format_args!("sign in as {ADMIN} with password {password} (shown this once)"));
     }
     let path = data.path("admin.token");
     if !is_known || !path.exists() {
@@ -222,4 +223,9 @@ async fn make_admin(store: &Store, data: &DataDirectory) -> anyhow::Result<()> {
         whence_service::secret::write(&path, &token)?;
     }
     Ok(())
+}
+
+/// Tells whoever started this, and goes on when nobody is there any more.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }

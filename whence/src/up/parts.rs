@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use super::data::DataDirectory;
+use super::say;
 use super::supervise::{Part, Supervised};
 use super::{Databases, Keep};
 use crate::database::ClickHouse;
@@ -24,7 +25,7 @@ pub async fn free_address(wanted: SocketAddr) -> anyhow::Result<SocketAddr> {
         match TcpListener::bind(wanted).and_then(|socket| socket.local_addr()) {
             Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
                 if !told {
-                    println!("{wanted} is in use, waiting for it");
+                    say(format_args!("{wanted} is in use, waiting for it"));
                     told = true;
                 }
                 tokio::time::sleep(POLL).await;
