@@ -18,7 +18,8 @@ pub struct Flaws {
     pub fields_unreadable: u64,
     /// Long SQL texts that were cut further than the limit says, for want of room; their events are stored with the mark.
     pub texts_cut: u64,
-    /// Commands that were under way when the watch began; they are not stored.
+    /// Commands that were under way when the watch began; they are not stored. By static probes only: the kernel does not
+    /// see a function return that was entered before.
     pub ends_unmatched: u64,
 }
 
