@@ -84,7 +84,7 @@ pub fn precedes(batch: &BatchRow, after: &BatchRow) -> Result<(), Refusal> {
 
 /// The sequence number that is due behind this batch; None: at the beginning.
 pub fn next_sequence(newest: Option<&BatchRow>) -> u64 {
-    newest.map_or(1, |row| row.first_sequence.saturating_add(row.event_count.into()))
+    newest.map_or(1, BatchRow::next_sequence)
 }
 
 /// Whether the batch tells of times that have not come. Its collector's clock is wrong, or ours.

@@ -143,17 +143,13 @@ impl Counted {
             (LossReason::TableFull, counters.table_full.saturating_sub(self.table_full)),
         ];
         let flaws = Flaws {
-            fields_unreadable: counters.fields_unreadable.saturating_sub(self.flaws.fields_unreadable),
-            texts_cut: counters.sql_cut.saturating_sub(self.flaws.texts_cut),
-            ends_unmatched: counters.unmatched.saturating_sub(self.flaws.ends_unmatched),
-        };
-        self.ring_full = counters.ring_full;
-        self.table_full = counters.table_full;
-        self.flaws = Flaws {
             fields_unreadable: counters.fields_unreadable,
             texts_cut: counters.sql_cut,
             ends_unmatched: counters.unmatched,
         };
-        (lost.into_iter().filter(|&(_, events)| events > 0).collect(), flaws)
+        let before = std::mem::replace(&mut self.flaws, flaws);
+        self.ring_full = counters.ring_full;
+        self.table_full = counters.table_full;
+        (lost.into_iter().filter(|&(_, events)| events > 0).collect(), flaws.since(before))
     }
 }

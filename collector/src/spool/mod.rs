@@ -57,7 +57,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
-use serde::{Deserialize, Serialize};
 
 use crate::seal::{Link, SealedBatch};
 use acknowledged::{ACKNOWLEDGED, Acknowledged};
@@ -108,12 +107,11 @@ pub struct LostBatch {
 
 /// How many events a batch holds, which of them are gaps, and which batches it tells to be lost: both as far as no later
 /// batch has told it again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     pub events: u64,
     pub gaps: Vec<ToldGap>,
     /// Ends are without.
-    #[serde(default)]
     pub lost_batches: Vec<(u64, u64)>,
 }
 

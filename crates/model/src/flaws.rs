@@ -35,6 +35,15 @@ impl Flaws {
         Some(flaws)
     }
 
+    /// How many there are more than `before`.
+    #[must_use]
+    pub fn since(mut self, mut before: Self) -> Self {
+        for ((_, count), (_, before)) in self.fields_mut().into_iter().zip(before.fields_mut()) {
+            *count = count.saturating_sub(*before);
+        }
+        self
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

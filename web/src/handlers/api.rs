@@ -214,7 +214,7 @@ pub async fn coverage(visitor: Visitor, RawQuery(raw): RawQuery) -> Result<Json<
 }
 
 fn collector(heard: &Heard, now: Timestamp) -> Value {
-    let (clock, error_us, offset_us) = match heard.life.as_ref().map(|life| life.clock).unwrap_or_default() {
+    let (clock, error_us, offset_us) = match heard.clock() {
         ClockQuality::Unknown => ("unknown", None, None),
         ClockQuality::Unsynchronised => ("unsynchronised", None, None),
         ClockQuality::Synchronised { error_us, offset_us } => {

@@ -254,7 +254,7 @@ impl Collector {
             last_seen: heard
                 .last_seen
                 .map_or_else(|| "never".into(), |at| format!("{} ago", collectors::ago(at, now))),
-            clock: collectors::clock(heard.life.as_ref().map(|life| life.clock).unwrap_or_default()),
+            clock: collectors::clock(heard.clock()),
             enrolled: text::second(heard.collector.enrolled_at),
             batches: text::count(heard.batches),
             events: text::count(heard.events),

@@ -1,12 +1,12 @@
 //! What `whence up` tells the person at the terminal: each database server and what became of it.
 
-use super::say;
 use std::path::Path;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use whence_collector::status::{ServerStatus, Status};
 
+use super::say;
 use crate::terminal::printable;
 
 const POLL: Duration = Duration::from_millis(200);

@@ -3,7 +3,7 @@
 use clickhouse::{Row, RowOwned, RowRead};
 use serde::Deserialize;
 use uuid::Uuid;
-use whence_model::{InstanceId, Life, Timestamp};
+use whence_model::{ClockQuality, InstanceId, Life, Timestamp};
 
 use super::Window;
 use crate::row::CollectorRow;
@@ -56,6 +56,11 @@ pub struct Heard {
 }
 
 impl Heard {
+    /// How good the clock of its host is.
+    pub fn clock(&self) -> ClockQuality {
+        self.life.as_ref().map(|life| life.clock).unwrap_or_default()
+    }
+
     pub fn state(&self, now: Timestamp) -> CollectorState {
         match self.last_seen {
             _ if self.collector.revoked_at.is_some() => CollectorState::Revoked,
